@@ -1,0 +1,103 @@
+"""Which photo becomes which file, and what to do about files that are there already."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from impasto.errors import ImageError, ImpastoError, SettingsError
+from impasto.images import SUFFIXES_OUT, check_output_path
+from impasto.records import read_settings, same_request
+from impasto.sources import Source
+
+__all__ = ["Task", "check_output", "is_folder", "plan", "verdict"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A photo and the file that its result goes to."""
+
+    photo: Source
+    out: Path
+
+
+def is_folder(out: str) -> bool:
+    """Whether OUT means a folder: it is one, or ends in a separator."""
+    separators = tuple(filter(None, ("/", os.sep, os.altsep)))
+    return out.endswith(separators) or Path(out).is_dir()
+
+
+def plan(
+    photos: Sequence[Source], out: str, *, form: str | None = None, several: bool = False
+) -> list[Task]:
+    """Gives every photo its result's file.
+
+    Args:
+        photos: at least one.
+        out: OUT as the user wrote it.
+        form: suffix of results in a folder, such as `jpg`; `png` if None.
+        several: whether OUT has to be a folder, even for one photo.
+
+    Raises:
+        ImpastoError: OUT does not fit, or two results would have the same name.
+    """
+    if not is_folder(out):
+        if several or len(photos) > 1:
+            raise SettingsError(
+                f"several photos need a folder to go to; write {out}/ (with the slash) "
+                "to have it made"
+            )
+        if form is not None:
+            raise SettingsError("--format is for a folder; a file's own suffix says its format")
+        return [Task(photos[0], Path(out))]
+    suffix = "." + (form or "png").lower().removeprefix(".")
+    if suffix not in SUFFIXES_OUT:
+        known = ", ".join(known.removeprefix(".") for known in SUFFIXES_OUT)
+        raise SettingsError(f"the format is {form!r}; it can be {known}")
+    tasks = [Task(photo, Path(out) / f"{photo.stem}{suffix}") for photo in photos]
+    taken: dict[str, Source] = {}
+    for task in tasks:
+        other = taken.setdefault(os.path.normcase(task.out), task.photo)
+        if other is not task.photo:
+            raise SettingsError(
+                f"{other.text} and {task.photo.text} would both become {task.out.name}; "
+                "rename one, or give them folders of their own"
+            )
+    return tasks
+
+
+def check_output(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuses a file that cannot be written, or that is one of the inputs.
+
+    Raises:
+        ImpastoError: saying which.
+    """
+    check_output_path(out)
+    if out.is_dir():
+        raise ImageError(f"cannot write {out}: it is a folder")
+    if not out.parent.is_dir():
+        raise ImageError(f"cannot write {out}: there is no folder {out.parent}; make it first")
+    for path in inputs:
+        if out.exists() and path.exists() and out.samefile(path):
+            raise ImpastoError(f"{out} is an input too; choose another name for the result")
+
+
+def verdict(out: Path, request: Mapping[str, Any]) -> Literal["paint", "skip", "leave"]:
+    """What to do about a result of a batch: what is there decides.
+
+    Nothing or an unfinished result: paint. The result of the same settings and inputs: skip.
+    Anything else: leave.
+
+    Args:
+        out: the result's file.
+        request: the record of what is asked now.
+    """
+    if not out.exists():
+        return "paint"
+    record = read_settings(out)
+    if record is None:
+        return "leave"
+    if record.get("status") == "partial":
+        return "paint"
+    return "skip" if same_request(record, request) else "leave"

@@ -1,0 +1,307 @@
+"""The command line: flags in, pictures out, one line and exit code 2 when something is wrong.
+
+Nothing here computes. The flags of a job are made from its settings: named after them, with their
+defaults. torch is imported only once a command has found nothing wrong with its arguments.
+"""
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+
+from impasto._version import __version__
+from impasto.errors import ImpastoError
+from impasto.settings import (
+    ReconstructSettings,
+    Settings,
+    TextureSettings,
+    TransferSettings,
+    parse_out_size,
+    parse_size,
+)
+
+FAILED: Final = 2
+INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Repaints your photos in the style of any painting, on any computer, offline.",
+    epilog="A PICTURE is a file or sample:NAME; impasto transfer --help names the samples.",
+)
+
+
+class Flag(NamedTuple):
+    """How a setting looks on the command line."""
+
+    type: type
+    metavar: str
+    help: str
+    unit: str = ""
+    parse: Callable[[str], Any] | None = None
+
+
+FLAGS: Final[Mapping[str, Flag]] = {
+    "size": Flag(str, "PX|full", "Long side of the working size", "px", parse_size),
+    "out_size": Flag(str, "WxH", "Size of the texture", "px", parse_out_size),
+    "steps": Flag(int, "N", "Loss-and-gradient evaluations over all scales", "steps"),
+    "strength": Flag(
+        float, "0..1", "How much of the style: 0 gives the photo back, 1 forgets the photo"
+    ),
+    "content_weight": Flag(float, "W", "Weight of the content loss"),
+    "style_weight": Flag(float, "W", "Weight of the style loss; not with --strength"),
+    "tv_weight": Flag(float, "W", "Weight of the total variation: higher is smoother"),
+    "content_layers": Flag(str, "LAYERS", "Where content is compared, as relu4_1=1,relu4_2=0.5"),
+    "style_layers": Flag(str, "LAYERS", "Where style is compared, as relu1_1=1,relu2_1=0.8"),
+    "layers": Flag(str, "LAYERS", "The layers to reconstruct from; several make one sheet"),
+    "pooling": Flag(str, "max|avg", "Pooling of the network"),
+    "padding": Flag(str, "zero|replicate|reflect", "How the network sees beyond the border"),
+    "optimizer": Flag(str, "lbfgs|adam", "The optimiser"),
+    "init": Flag(str, "INIT", "What to start from"),
+    "scales": Flag(int, "N", "Coarse-to-fine scales; 0 starts at about 128 px", "scales"),
+    "encoder": Flag(str, "NAME|PATH", "The network that looks"),
+    "preset": Flag(str, "NAME", "Settings to begin with; other flags go before it"),
+    "seed": Flag(int, "N", "Seed of every random draw"),
+    "device": Flag(str, "auto|cpu|cuda|mps", "Where to compute"),
+    "precision": Flag(str, "auto|float32|bfloat16", "In what to compute"),
+    "threads": Flag(int, "N", "CPU threads; 0 leaves it to torch", "threads"),
+}
+"""Every flag that sets a setting, in the order of --help."""
+
+NOT_FLAGS: Final = {"memory", "rate", "normalize"}
+"""Settings that only presets and the library set."""
+
+
+class Common(NamedTuple):
+    """The flags of every job that are no settings."""
+
+    preview: str | None
+    json: str | None
+    quiet: bool
+    overwrite: bool
+    metadata: bool
+    max_megapixels: float | None
+
+
+def _shown(value: Any) -> str:
+    """A default, written as the flag takes it."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={weight:g}" for name, weight in value.items())
+    if isinstance(value, tuple):
+        return ("x" if isinstance(value[0], int) else ",").join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _settings_flags(kind: type[Settings]) -> list[inspect.Parameter]:
+    """The flags of a job, each with its help, default and unit."""
+    defaults = kind()
+    flags = []
+    for name, flag in FLAGS.items():
+        if not hasattr(defaults, name):
+            continue
+        value = getattr(defaults, name)
+        # A strength of None leaves the weights alone, which is what 0.5 does.
+        shown = "0.5" if name == "strength" else f"{_shown(value)} {flag.unit}".strip()
+        option = typer.Option(
+            "--" + name.replace("_", "-"),
+            metavar=flag.metavar,
+            help=f"{flag.help}  [default: {shown}]",
+            show_default=False,
+        )
+        flags.append(_keyword(name, Annotated[flag.type | None, option], None))
+    return flags
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def _common_flags() -> list[inspect.Parameter]:
+    """The flags of `Common`."""
+
+    def text(metavar: str, flag: str, help: str) -> Any:
+        return Annotated[str | None, typer.Option(flag, metavar=metavar, help=help)]
+
+    def switch(flag: str, help: str) -> Any:
+        return Annotated[bool, typer.Option(flag, help=help)]
+
+    quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Tell nothing but errors.")]
+    limit = typer.Option(
+        "--max-megapixels",
+        metavar="N",
+        help="Largest picture to read  [default: 178 megapixels]",
+        show_default=False,
+    )
+    return [
+        _keyword("preview", text("FILE", "--preview", "Picture rewritten while it works."), None),
+        _keyword("json", text("LOG", "--json", "Log of every step, one JSON object a line."), None),
+        _keyword("quiet", quiet, False),
+        _keyword("overwrite", switch("--overwrite", "Replace files that are there."), False),
+        _keyword("no_metadata", switch("--no-metadata", "Store no record of the settings."), False),
+        _keyword("max_megapixels", Annotated[float | None, limit], None),
+    ]
+
+
+def job(kind: type[Settings]) -> Callable[[Callable[..., int]], Callable[..., None]]:
+    """Makes a command of a function that is given its arguments, its settings and `Common`.
+
+    The function returns the exit code.
+    """
+
+    def decorate(function: Callable[..., int]) -> Callable[..., None]:
+        own = list(inspect.signature(function).parameters.values())
+        arguments = [p for p in own if p.name not in ("options", "common")]
+        flags = [*_settings_flags(kind), *_common_flags()]
+
+        @functools.wraps(function)
+        def command(**values: Any) -> None:
+            common = Common(
+                **{name: values.pop(name) for name in Common._fields if name != "metadata"},
+                metadata=not values.pop("no_metadata"),
+            )
+            options = {
+                name: flag.parse(value) if flag.parse else value
+                for name, flag in FLAGS.items()
+                if (value := values.pop(name, None)) is not None
+            }
+            raise typer.Exit(function(**values, options=options, common=common))
+
+        signature = inspect.Signature([*arguments, *flags])
+        command.__signature__ = signature  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        app.command()(command)
+        return command
+
+    return decorate
+
+
+Out = Annotated[
+    str, typer.Option("-o", "--out", metavar="OUT", help="File to write.", show_default=False)
+]
+Style = Annotated[
+    list[str] | None,
+    typer.Option("-s", "--style", metavar="STYLE", help="PICTURE[:WEIGHT]; repeat to blend."),
+]
+
+
+@job(TransferSettings)
+def transfer(
+    *,
+    photos: Annotated[
+        list[str],
+        typer.Argument(metavar="PHOTO", help="Photos or folders; without -s: photo and style."),
+    ],
+    style: Style = None,
+    out: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="OUT",
+            help="File, or folder (ends in /) for several photos.",
+            show_default=False,
+        ),
+    ],
+    format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="SUFFIX", help="Format in a folder  [default: png]"),
+    ] = None,
+    options: dict[str, Any],
+    common: Common,
+) -> int:
+    """Repaint photos in the style of a painting.
+
+    With -s every PICTURE before it is a photo; a folder means the pictures in it. Without -s there
+    are exactly two: the photo and the style. The result has exactly the photo's size.
+
+    In a folder, a result of the same settings and inputs is skipped, an unfinished one is done
+    again, and any other file is left alone unless --overwrite says otherwise.
+
+    INIT is content, noise, style or a PICTURE. sample:astronaut is a photo; sample:strokes,
+    sample:woodcut, sample:inkwash, sample:stainedglass, sample:pointillism and sample:marbling
+    are styles.
+    """
+    from impasto.commands import run_transfer
+
+    return run_transfer(photos, style, out, format, options, common)
+
+
+@job(TextureSettings)
+def texture(
+    *,
+    style: Annotated[list[str], typer.Argument(metavar="STYLE", help="PICTURE[:WEIGHT].")],
+    out: Out,
+    options: dict[str, Any],
+    common: Common,
+) -> int:
+    """Paint a texture that has a painting's style, from noise.
+
+    STYLE is PICTURE[:WEIGHT]; several are blended. INIT is noise, style or a PICTURE.
+    """
+    from impasto.commands import run_texture
+
+    return run_texture(style, out, options, common)
+
+
+@job(ReconstructSettings)
+def reconstruct(
+    *,
+    image: Annotated[str, typer.Argument(metavar="PICTURE", help="The picture to look at.")],
+    out: Out,
+    options: dict[str, Any],
+    common: Common,
+) -> int:
+    """Show what the network's layers keep of a picture.
+
+    Several LAYERS make one labelled sheet. INIT is noise or a PICTURE.
+    """
+    from impasto.commands import run_reconstruct
+
+    return run_reconstruct(image, out, options, common)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"impasto {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    del version
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """The program `impasto`. Exits with 0, with 2 if anything failed, with 130 on Ctrl-C."""
+    try:
+        code = app(standalone_mode=False)
+    except (typer.TyperException, ImpastoError) as error:
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        if text:
+            _fail(text)
+        sys.exit(FAILED)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(text: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"impasto: {' '.join(text.split())}\n")

@@ -1,0 +1,264 @@
+"""What the commands do with their arguments: check, run, report, save.
+
+Everything that can be found wrong without torch is found before it is imported.
+"""
+
+import json
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from impasto.batch import Task, check_output, is_folder, plan, verdict
+from impasto.errors import ImpastoError, SettingsError
+from impasto.images import MAX_PIXELS, Picture, open_image, save_image
+from impasto.progress import Progress, Result, drive
+from impasto.records import read_settings
+from impasto.settings import (
+    ReconstructSettings,
+    TextureSettings,
+    TransferSettings,
+    make_settings,
+)
+from impasto.sources import Source, StyleSource, find_photos, parse_style, resolve
+from impasto.terminal import JsonLog, Preview, Reporter
+
+if TYPE_CHECKING:
+    from impasto.cli import Common
+    from impasto.jobs.transfer import Painter
+
+__all__ = ["run_reconstruct", "run_texture", "run_transfer"]
+
+DONE, FAILED, INTERRUPTED = 0, 2, 130
+INIT_WORDS = ("content", "noise", "style")
+
+Options = dict[str, Any]
+Steps = Generator[Progress, None, Result]
+
+
+def run_transfer(
+    photos: Sequence[str],
+    styles: Sequence[str] | None,
+    out: str,
+    form: str | None,
+    options: Options,
+    common: "Common",
+) -> int:
+    """`impasto transfer`. Returns the exit code."""
+    if not styles:
+        if len(photos) != 2:
+            raise SettingsError(
+                f"without -s give exactly two pictures, photo and style, not {len(photos)}; "
+                "or name each style with -s"
+            )
+        photos, styles = photos[:1], photos[1:]
+    make_settings(TransferSettings, options)
+    sources = [_unmasked(parse_style(text)) for text in styles]
+    found = find_photos(photos)
+    several = len(photos) > 1 or any(resolve(text).path.is_dir() for text in photos)
+    tasks = plan(found, out, form=form, several=several)
+    batch = is_folder(out)
+    inputs = [task.photo.path for task in tasks] + [style.source.path for style in sources]
+    if batch:
+        _make_folder(Path(out))
+    for task in tasks:
+        check_output(task.out, inputs)
+    if not batch:
+        _check_replaceable(tasks[0].out, common)
+
+    with _Desk(common, inputs) as desk:
+        opened = [(desk.open(style.source), style.weight) for style in sources]
+        options = desk.open_init(options)
+        photo = None if batch else desk.open(tasks[0].photo)  # before torch's long import
+        desk.begin("getting ready")
+        from impasto.jobs.transfer import Painter
+
+        painter = Painter(opened, **options)
+        if photo is not None:
+            return desk.run(painter.iter(photo), tasks[0].out, painter=painter, photo=photo)
+        return _run_batch(desk, painter, tasks)
+
+
+def run_texture(styles: Sequence[str], out: str, options: Options, common: "Common") -> int:
+    """`impasto texture`. Returns the exit code."""
+    make_settings(TextureSettings, options)
+    sources = [_unmasked(parse_style(text)) for text in styles]
+    inputs = [style.source.path for style in sources]
+    check_output(Path(out), inputs)
+    _check_replaceable(Path(out), common)
+    with _Desk(common, inputs) as desk:
+        opened = [(desk.open(style.source), style.weight) for style in sources]
+        options = desk.open_init(options)
+        desk.begin("getting ready")
+        from impasto.jobs.texture import iter_texture
+
+        return desk.run(iter_texture(opened, **options), Path(out))
+
+
+def run_reconstruct(image: str, out: str, options: Options, common: "Common") -> int:
+    """`impasto reconstruct`. Returns the exit code."""
+    make_settings(ReconstructSettings, options)
+    source = resolve(image)
+    check_output(Path(out), [source.path])
+    _check_replaceable(Path(out), common)
+    with _Desk(common, [source.path]) as desk:
+        picture = desk.open(source)
+        options = desk.open_init(options)
+        desk.begin("getting ready")
+        from impasto.jobs.reconstruct import iter_reconstruct
+
+        return desk.run(iter_reconstruct(picture, **options), Path(out))
+
+
+class _Desk(ExitStack):
+    """The reporter, the preview and the log of one command."""
+
+    def __init__(self, common: "Common", inputs: Sequence[Path]) -> None:
+        super().__init__()
+        self.common = common
+        self.reporter = self.enter_context(Reporter(common.quiet))
+        self.preview: Preview | None = None
+        self.log: JsonLog | None = None
+        if common.preview:
+            check_output(Path(common.preview), inputs)
+            self.preview = Preview(Path(common.preview))
+        if common.json:
+            if any(Path(common.json).exists() and Path(common.json).samefile(p) for p in inputs):
+                raise SettingsError(f"{common.json} is an input; choose another file for the log")
+            self.log = JsonLog(Path(common.json))
+            self.callback(self.log.close)
+
+    def open(self, source: Source) -> Picture:
+        """Reads a picture within the limit that was asked for."""
+        limit = self.common.max_megapixels
+        pixels = MAX_PIXELS if limit is None else int(limit * 1e6)
+        return open_image(source.path, max_pixels=pixels)
+
+    def open_init(self, options: Options) -> Options:
+        """The options with an --init PICTURE opened."""
+        init = options.get("init")
+        if init is None or init in INIT_WORDS:
+            return options
+        return options | {"init": self.open(resolve(init))}
+
+    def begin(self, title: str) -> None:
+        """A job starts."""
+        self.reporter.begin(title)
+
+    def run(
+        self,
+        steps: Steps,
+        out: Path,
+        *,
+        painter: "Painter | None" = None,
+        photo: Picture | None = None,
+    ) -> int:
+        """Runs one job and saves its result, or on Ctrl-C the best so far. Returns the code."""
+        if painter and photo:
+            self._say_size(painter, photo)
+        latest: Progress | None = None
+
+        def watch(progress: Progress) -> None:
+            nonlocal latest
+            latest = progress
+            self.reporter(progress)
+            if self.log:
+                self.log(progress)
+            if self.preview:
+                self.preview(progress)
+
+        try:
+            result = drive(steps, watch)
+        except KeyboardInterrupt:
+            self.reporter.end()
+            if latest is not None:
+                self._save(latest.result(), out)
+            return INTERRUPTED
+        self._save(result, out)
+        return DONE
+
+    def fail(self, error: ImpastoError, photo: Source) -> None:
+        """Reports what went wrong with one photo of several."""
+        self.reporter.error(error)
+        if self.log:
+            self.log.event("error", photo=photo.text, message=str(error))
+
+    def _save(self, result: Result, out: Path) -> None:
+        record = json.dumps(result.settings, ensure_ascii=False) if self.common.metadata else None
+        notes = save_image(result.image, out, record=record)
+        seconds = result.history[-1]["seconds"] if result.history else 0.0
+        if self.log:
+            self.log.event(
+                "result", output=out.name, partial=result.partial, seconds=seconds,
+                settings=result.settings,
+            )  # fmt: skip
+        self.reporter.end()
+        for note in notes:
+            self.reporter.say(note)
+        w, h = result.image.size
+        how = "stopped early, best so far" if result.partial else f"{seconds:.0f} s"
+        self.reporter.result(out, f"({w}×{h} px, {how})")
+
+    def _say_size(self, painter: "Painter", photo: Picture) -> None:
+        w, h = painter.working_size(photo)
+        if photo.width > w or photo.height > h:
+            self.reporter.say(
+                f"working at {w}×{h} px, then brought up to the photo's {photo.width}×"
+                f"{photo.height} px (--size {max(photo.size)} or full works larger, and slower)"
+            )
+
+
+def _run_batch(desk: _Desk, painter: "Painter", tasks: Sequence[Task]) -> int:
+    """Paints every photo; a bad one is reported and the rest go on. Returns the exit code."""
+    counts = {"painted": 0, "skipped": 0, "left": 0, "failed": 0}
+    for number, task in enumerate(tasks, 1):
+        try:
+            photo = desk.open(task.photo)
+            todo = "paint" if desk.common.overwrite else verdict(task.out, painter.request(photo))
+            if todo == "skip":
+                counts["skipped"] += 1
+                desk.reporter.say(f"{task.out} is done already; skipped")
+                continue
+            if todo == "leave":
+                counts["left"] += 1
+                desk.reporter.say(
+                    f"{task.out} is there and is another result; left as it is "
+                    "(--overwrite replaces it)"
+                )
+                continue
+            desk.begin(f"{number}/{len(tasks)} {task.photo.path.name}")
+            code = desk.run(painter.iter(photo), task.out, painter=painter, photo=photo)
+        except ImpastoError as error:
+            counts["failed"] += 1
+            desk.fail(error, task.photo)
+            continue
+        if code == INTERRUPTED:
+            return INTERRUPTED
+        counts["painted"] += 1
+    desk.reporter.end()
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    desk.reporter.say(told)
+    return FAILED if counts["failed"] else DONE
+
+
+def _unmasked(style: StyleSource) -> StyleSource:
+    """The style, which must have no mask."""
+    if style.mask is not None:
+        raise SettingsError(f"masks are not supported yet; leave out @{style.mask}")
+    return style
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImpastoError(f"cannot make the folder {folder}: {error.strerror}") from None
+
+
+def _check_replaceable(out: Path, common: "Common") -> None:
+    """A result of ours may be replaced by a newer one; anything else only if asked."""
+    if out.exists() and not common.overwrite and read_settings(out) is None:
+        raise ImpastoError(
+            f"{out} is there and was not made by impasto; choose another name, "
+            "or replace it with --overwrite"
+        )

@@ -1,0 +1,1 @@
+"""The jobs: transfer, texture and reconstruct, and what they share."""

@@ -1,0 +1,135 @@
+"""`reconstruct`: a picture from what a layer has kept of it (Mahendran & Vedaldi 2015).
+
+The content half of Gatys et al. 2016 on its own (their figure 1): shallow layers give the picture
+back almost pixel by pixel, deep ones its objects in free arrangement. Several layers make one
+sheet.
+"""
+
+import time
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from impasto.images import Picture
+from impasto.inputs import PictureLike, as_picture
+from impasto.jobs.run import Bench, Job, run
+from impasto.objectives import ContentTerm, make_objective
+from impasto.progress import OnProgress, Progress, Result, drive
+from impasto.pyramid import Size, cover, noise, resample_picture, shrink, working_size
+from impasto.records import describe_input, make_record
+from impasto.settings import ReconstructOptions, ReconstructSettings, make_settings
+from impasto.sheet import contact_sheet
+
+__all__ = ["iter_reconstruct", "reconstruct"]
+
+
+def iter_reconstruct(
+    image: PictureLike, **options: Unpack[ReconstructOptions]
+) -> Generator[Progress, None, Result]:
+    """As `reconstruct`, step by step: yields a `Progress` after every step, returns the `Result`.
+
+    The steps of all layers count on: layer 2 of 5 begins after the steps of layer 1.
+    """
+    picture = as_picture(image)
+    init = options.get("init", "noise")
+    begun = None if init == "noise" else as_picture(init)
+    if begun:
+        options["init"] = describe_input("init", begun)["name"] or "picture"
+    settings = make_settings(ReconstructSettings, options)
+    bench = Bench(settings)
+    bench.encoder.check_layers(settings.layers)
+    inputs = [describe_input("content", picture)]
+    if begun:
+        inputs.append(describe_input("init", begun))
+    encoder = (bench.encoder.name, bench.encoder.sha256)
+    record = make_record("reconstruct", settings.record(), inputs, encoder)
+
+    finest = working_size(picture.size, None if settings.size == "full" else settings.size)
+    target = shrink(picture, finest).to(bench.device)
+    sheet = len(settings.layers) > 1
+    total = len(settings.layers) * settings.steps
+    done: list[Result] = []
+    began = time.monotonic()
+
+    def start(size: Size, coarser: Tensor | None) -> Tensor:
+        if coarser is not None:
+            return resample_picture(coarser, size)
+        x = (
+            cover(begun.tensor(), size)
+            if begun
+            else noise(size, torch.Generator().manual_seed(settings.seed))
+        )
+        return x.to(bench.device)
+
+    def finish(x: Tensor) -> Picture:
+        return Picture.from_tensor(resample_picture(x, finest if sheet else picture.size))
+
+    def gather(last: Result) -> Result:
+        """The result so far: one picture, or a sheet of the layers done and the one at hand."""
+        if not sheet:
+            return replace(last, image=Picture(last.image.pixels, picture.alpha))
+        results = [*done, last]
+        captions = list(settings.layers[: len(results)])
+        return Result(
+            contact_sheet([[result.image for result in results]], columns=captions),
+            last.settings | {"steps": sum(len(result.history) for result in results)},
+            [entry for result in results for entry in result.history],
+            last.partial or len(results) < len(settings.layers),
+        )
+
+    for number, layer in enumerate(settings.layers):
+        levels = bench.levels(
+            finest,
+            lambda encoder, size, layer=layer: make_objective(  # type: ignore[misc]
+                encoder,
+                size,
+                content=ContentTerm(target, {layer: 1.0}, 1.0),
+                tv_weight=settings.tv_weight,
+                normalize=settings.normalize,
+            ),
+        )
+        job = run(Job("reconstruct", bench, levels, start, finish, record))
+        while True:
+            try:
+                progress = next(job)
+            except StopIteration as stop:
+                result: Result = stop.value
+                break
+            yield replace(
+                progress,
+                step=progress.step + number * settings.steps,
+                steps=total,
+                done=(progress.done + number) / len(settings.layers),
+                seconds=time.monotonic() - began,
+                _result=lambda progress=progress: gather(progress.result()),  # type: ignore[misc]
+            )
+        if number == len(settings.layers) - 1:
+            return gather(result)
+        done.append(result)
+    raise AssertionError("there is at least one layer")
+
+
+def reconstruct(
+    image: PictureLike,
+    *,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[ReconstructOptions],
+) -> Result:
+    """Finds a picture with the same features as a given one, from noise.
+
+    Args:
+        image: the picture.
+        on_progress: called after every step.
+        **options: the attributes of `impasto.settings.ReconstructSettings`.
+
+    Returns:
+        For one layer, a result whose image has exactly the picture's size. For several, a labelled
+        sheet of them at the working size.
+
+    Raises:
+        ImpastoError: a picture, an option or a file is not as it should be.
+    """
+    return drive(iter_reconstruct(image, **options), on_progress)

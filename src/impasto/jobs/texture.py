@@ -1,0 +1,95 @@
+"""`texture`: new texture from a style alone (Gatys et al. 2015, "Texture Synthesis Using CNNs")."""
+
+from collections.abc import Generator, Sequence
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from impasto.errors import SettingsError
+from impasto.images import Picture
+from impasto.inputs import StyleLike, as_picture, as_styles, on_white
+from impasto.jobs.run import Bench, Job, run
+from impasto.objectives import Styles, StyleTerm, make_objective
+from impasto.progress import OnProgress, Progress, Result, drive
+from impasto.pyramid import Size, cover, noise, resample_picture, working_size
+from impasto.records import describe_input, make_record
+from impasto.settings import TextureOptions, TextureSettings, make_settings
+
+__all__ = ["iter_texture", "texture"]
+
+
+def iter_texture(
+    style: StyleLike | Sequence[StyleLike], **options: Unpack[TextureOptions]
+) -> Generator[Progress, None, Result]:
+    """As `texture`, step by step: yields a `Progress` after every step, returns the `Result`."""
+    pictures = as_styles(style)
+    init = options.get("init", "noise")
+    begun: Picture | None = None
+    if not (isinstance(init, str) and init in ("noise", "style")):
+        if init == "content":
+            raise SettingsError("texture has no content; init can be noise, style or a picture")
+        begun = as_picture(init)
+        options["init"] = describe_input("init", begun)["name"] or "picture"
+    settings = make_settings(TextureSettings, options)
+    bench = Bench(settings)
+    bench.encoder.check_layers(settings.style_layers)
+    inputs = [describe_input("style", picture, weight=weight) for picture, weight in pictures]
+    if begun:
+        inputs.append(describe_input("init", begun))
+
+    styles = Styles(
+        [on_white(picture).tensor() for picture, _ in pictures],
+        [weight for _, weight in pictures],
+    )
+    finest = working_size(settings.out_size, None)
+    levels = bench.levels(
+        finest,
+        lambda encoder, size: make_objective(
+            encoder,
+            size,
+            style=StyleTerm(styles, settings.style_layers, 1.0, finest),
+            tv_weight=settings.tv_weight,
+            normalize=settings.normalize,
+        ),
+    )
+
+    def start(size: Size, coarser: Tensor | None) -> Tensor:
+        if coarser is not None:
+            return resample_picture(coarser, size)
+        if begun:
+            x = cover(begun.tensor(), size)
+        elif settings.init == "style":
+            x = cover(styles.pictures[0], size)
+        else:
+            x = noise(size, torch.Generator().manual_seed(settings.seed))
+        return x.to(bench.device)
+
+    def finish(painted: Tensor) -> Picture:
+        return Picture.from_tensor(resample_picture(painted, settings.out_size))
+
+    encoder = (bench.encoder.name, bench.encoder.sha256)
+    record = make_record("texture", settings.record(), inputs, encoder)
+    return (yield from run(Job("texture", bench, levels, start, finish, record)))
+
+
+def texture(
+    style: StyleLike | Sequence[StyleLike],
+    *,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[TextureOptions],
+) -> Result:
+    """Paints a texture that has a style's Gram matrices, from noise.
+
+    Args:
+        style: the painting, or several, each alone or as `(picture, weight)`.
+        on_progress: called after every step.
+        **options: the attributes of `impasto.settings.TextureSettings`.
+
+    Returns:
+        A result whose image has exactly the size `out_size`.
+
+    Raises:
+        ImpastoError: a picture, an option or a file is not as it should be.
+    """
+    return drive(iter_texture(style, **options), on_progress)

@@ -1,0 +1,142 @@
+"""What the optimiser minimises: content, style and total variation, as pure functions.
+
+The letters are those of Gatys et al. 2015: a layer has N channels (feature maps) and M = h·w
+positions; F is its feature matrix (N × M) for the picture at hand, P the photo's, G = F Fᵀ the
+Gram matrix (their eq. 3) and A the style's. In tensors, features are `(B, N, h, w)` with a batch
+B, Gram matrices `(B, N, N)`. Everything returns a scalar, in float32 whatever the features are.
+
+Three normalisations are in use in the literature, and a fourth is ours:
+
+- `sum`: Σ(F−P)² and Σ(G−A)², nothing divided (as many programs do).
+- `mean`: divided by the number of terms, NM for content (Johnson et al. 2016, eq. 2) and N² for
+  style, where G is the mean over positions, F Fᵀ/M.
+- `gatys`: ½Σ(F−P)² (Gatys et al. 2015, eq. 1) and Σ(G−A)²/(4N²M²) (eq. 4).
+- `relative`: divided by the energy of the target, ΣP² and ΣA². It has no unit: 0 is a perfect
+  match and 1 what a black feature map would score, in every layer, network and size. So weights
+  mean the same everywhere, which the other three do not give; the default preset uses it.
+
+Gram matrices are kept as means over positions, so that a style picture may have another size than
+the photo; where a formula wants the sum (`sum`, `gatys`), M is that of the picture at hand. For
+pictures of equal size this is the formula to the letter.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from impasto.settings import Normalization
+
+__all__ = ["content_loss", "gram_matrix", "style_loss", "total_variation"]
+
+_TINY = 1e-12  # keeps a flat target's energy from dividing by zero
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """The Gram matrix as a mean over positions: F Fᵀ / M.
+
+    Gatys et al. 2015, eq. 3, over M; Johnson et al. 2016, eq. 3, is this over N.
+
+    Args:
+        features: `(B, N, h, w)`.
+
+    Returns:
+        `(B, N, N)`, float32.
+    """
+    B, N, h, w = features.shape
+    positions = features.permute(0, 2, 3, 1).reshape(B, h * w, N)  # no copy if channels-last
+    result: Tensor = _Gram.apply(positions)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Gram(torch.autograd.Function):
+    """FᵀF/M for F `(B, M, N)`. The result is symmetric, so one product is gradient enough."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        return (features.mT @ features).float() / features.shape[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (features,) = ctx.saved_tensors
+        symmetric = (gradient + gradient.mT) / features.shape[1]
+        result: Tensor = features @ symmetric.to(features.dtype)
+        return result
+
+
+def content_loss(features: Tensor, target: Tensor, normalize: Normalization = "mean") -> Tensor:
+    """The squared error of feature maps (Gatys et al. 2015, eq. 1; Johnson et al. 2016, eq. 2).
+
+    Args:
+        features: `(B, N, h, w)`, of the picture at hand.
+        target: the same shape, of the photo.
+        normalize: what it is divided by; see the module.
+
+    Returns:
+        A scalar, float32, never negative.
+    """
+    difference = (features - target).float()
+    squared = difference.square().sum()
+    match normalize:
+        case "sum":
+            return squared
+        case "mean":
+            return squared / features.numel()
+        case "gatys":
+            return squared / 2
+        case "relative":
+            return squared / (target.float().square().sum() + _TINY)
+
+
+def style_loss(
+    gram: Tensor, target: Tensor, positions: int, normalize: Normalization = "mean"
+) -> Tensor:
+    """The squared Frobenius distance of two Gram matrices.
+
+    Gatys et al. 2015, eq. 4; Johnson et al. 2016, eq. 4.
+
+    Args:
+        gram: `(B, N, N)` of the picture at hand, as `gram_matrix` gives it.
+        target: the same shape, of the style.
+        positions: M, the number of positions of the layer in the picture at hand.
+        normalize: what it is divided by; see the module.
+
+    Returns:
+        A scalar, float32, never negative.
+    """
+    squared = (gram - target).square().sum()
+    match normalize:
+        case "sum":
+            return squared * positions**2
+        case "mean":
+            return squared / gram.numel()
+        case "gatys":  # Σ(G−A)²/(4N²M²), where the sums' M² and the divisor's cancel
+            return squared / (4 * gram.shape[-1] ** 2)
+        case "relative":
+            return squared / (target.square().sum() + _TINY)
+
+
+def total_variation(picture: Tensor, beta: float = 2.0) -> Tensor:
+    """Σ((x[i+1,j] − x[i,j])² + (x[i,j+1] − x[i,j])²)^(β/2), over the number of values.
+
+    Mahendran & Vedaldi 2015, eq. 5 (Johnson et al. 2016, section 3.2, use it with β = 2); over
+    the number of values, so that a weight means the same at every size. Positions that lack a
+    right or lower neighbour do not count.
+
+    Args:
+        picture: `(B, 3, H, W)`, sRGB in [0, 1].
+        beta: 2 is smooth everywhere; towards 1 it spares edges.
+
+    Returns:
+        A scalar, float32, never negative.
+    """
+    x = picture.float()
+    down = (x[..., 1:, :-1] - x[..., :-1, :-1]).square()
+    right = (x[..., :-1, 1:] - x[..., :-1, :-1]).square()
+    variation = down + right
+    if beta != 2:
+        variation = (variation + _TINY) ** (beta / 2)
+    return variation.sum() / x.numel()

@@ -1,0 +1,100 @@
+"""What a running job tells: one record after every step, and the result at the end."""
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from impasto.images import Picture
+
+__all__ = ["OnProgress", "Progress", "Result", "drive"]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a job made, and what made it.
+
+    Attributes:
+        image: the picture.
+        settings: the record of the run as plain JSON types: every option, the seed, versions,
+            precision, threads, the network's SHA-256, every input's name and SHA-256.
+        history: one entry per step: `step`, `scale`, `loss`, `parts` (of the loss, weighted) and
+            `seconds` since the start.
+        partial: whether the job was stopped before its end.
+    """
+
+    image: Picture
+    settings: dict[str, Any]
+    history: list[dict[str, Any]] = field(repr=False)
+    partial: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """Where a job is, after a step.
+
+    Attributes:
+        job: `transfer`, `texture` or `reconstruct`.
+        scale: which scale, from 1.
+        scales: how many there are.
+        size: (W, H) of this scale, px.
+        step: loss-and-gradient evaluations so far, over all scales.
+        steps: of how many.
+        loss: of the picture just tried.
+        parts: of that loss, weighted, by name.
+        done: share of the job's work that is done, 0 to 1; a step counts by its pixels.
+        seconds: since the job began.
+        note: what the user should hear about, in one line; else None.
+    """
+
+    job: str
+    scale: int
+    scales: int
+    size: tuple[int, int]
+    step: int
+    steps: int
+    loss: float
+    parts: Mapping[str, float]
+    done: float
+    seconds: float
+    note: str | None
+    _picture: Callable[[], Picture] = field(repr=False)
+    _result: Callable[[], Result] = field(repr=False)
+
+    def picture(self) -> Picture:
+        """The best picture so far, at the working size; valid until the next step."""
+        return self._picture()
+
+    def result(self) -> Result:
+        """The best picture so far as a result of full size, marked partial."""
+        return self._result()
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the rest will take if it goes on like this, s."""
+        return self.seconds * (1 - self.done) / self.done
+
+    def record(self) -> dict[str, Any]:
+        """The numbers as plain JSON types, for `Result.history` and logs."""
+        return {
+            "step": self.step,
+            "scale": self.scale,
+            "loss": self.loss,
+            "parts": dict(self.parts),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+OnProgress = Callable[[Progress], object]
+"""Called with every record; what it returns is ignored."""
+
+
+def drive(job: Generator[Progress, None, Result], on_progress: OnProgress | None = None) -> Result:
+    """Runs a job to its end."""
+    while True:
+        try:
+            progress = next(job)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        if on_progress is not None:
+            on_progress(progress)

@@ -1,0 +1,347 @@
+"""Every option of every job, with the only defaults there are.
+
+The library's keyword arguments, the command line's flags and the stored records are all made from
+these dataclasses. A preset is a set of changes to them. Nothing here imports torch.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypedDict, TypeVar, get_args
+
+from impasto.errors import SettingsError
+
+__all__ = [
+    "PRESETS",
+    "ReconstructOptions",
+    "ReconstructSettings",
+    "Settings",
+    "TextureOptions",
+    "TextureSettings",
+    "TransferOptions",
+    "TransferSettings",
+    "make_settings",
+    "parse_layers",
+    "parse_out_size",
+    "parse_size",
+]
+
+Pooling = Literal["max", "avg"]
+Padding = Literal["zero", "replicate", "reflect"]
+Normalization = Literal["sum", "mean", "gatys", "relative"]
+OptimizerName = Literal["lbfgs", "adam"]
+Precision = Literal["auto", "float32", "bfloat16"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Layers = Mapping[str, float]
+"""Layer names and their weights, such as {"relu1_1": 1.0}."""
+
+MAX_SIDE: Final = 65_535
+"""The longest side that is worked at or put out, px: the most that a JPEG can hold."""
+
+
+CONTENT_LAYERS: Final[Layers] = MappingProxyType({"relu4_2": 1.0})
+STYLE_LAYERS: Final[Layers] = MappingProxyType({f"relu{block}_1": 1.0 for block in range(1, 6)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every job has.
+
+    Attributes:
+        preset: the name of the preset that the other values began with.
+        steps: loss-and-gradient evaluations, over all scales.
+        scales: coarse-to-fine scales, each half the size of the next; 0 for as many as bring
+            the long side to about 128 px.
+        optimizer: `lbfgs` or `adam`.
+        memory: pairs of differences that L-BFGS remembers.
+        rate: Adam's step size, in [0, 1] units of a pixel.
+        encoder: the name of a network or the path of a safetensors file.
+        pooling: `max` or `avg`.
+        padding: how the network continues the picture beyond its border: `zero`, `replicate`
+            or `reflect`.
+        normalize: what the losses are divided by; see `impasto.losses`.
+        tv_weight: weight of the total variation.
+        seed: of every random draw.
+        device: `auto` takes CUDA, then MPS, then the CPU.
+        precision: of the network; `auto` takes bfloat16 where the hardware has it.
+        threads: CPU threads; 0 for as many as torch takes by itself.
+    """
+
+    preset: str = "default"
+    steps: int = 300
+    scales: int = 0
+    optimizer: OptimizerName = "lbfgs"
+    memory: int = 10
+    rate: float = 0.02
+    encoder: str = "slim"
+    pooling: Pooling = "avg"
+    padding: Padding = "replicate"
+    normalize: Normalization = "relative"
+    tv_weight: float = 0.0
+    seed: int = 0
+    device: DeviceName = "auto"
+    precision: Precision = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        _check_choice("optimizer", self.optimizer, OptimizerName)
+        _check_choice("pooling", self.pooling, Pooling)
+        _check_choice("padding", self.padding, Padding)
+        _check_choice("normalize", self.normalize, Normalization)
+        _check_choice("device", self.device, DeviceName)
+        _check_choice("precision", self.precision, Precision)
+        _check_integer("steps", self.steps, 1, 1_000_000)
+        _check_integer("scales", self.scales, 0, 12)
+        _check_integer("memory", self.memory, 1, 1000)
+        _check_integer("threads", self.threads, 0, 1024)
+        _check_integer("seed", self.seed, 0, 2**63 - 1)
+        _check_number("rate", self.rate, above=0)
+        _check_number("tv_weight", self.tv_weight)
+
+    def record(self) -> dict[str, Any]:
+        """All values as plain JSON types."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSettings(Settings):
+    """The settings of `transfer`.
+
+    Attributes:
+        size: long side of the working size, px, or `full` for the photo's own. A photo is never
+            enlarged.
+        strength: 0 to 1; 0 gives the photo back, 1 ignores its content, 0.5 takes the weights
+            as they are. None is 0.5.
+        content_weight: weight of the content loss.
+        style_weight: weight of the style loss, before `strength` moves it.
+        content_layers: where content is compared, with weights relative to each other.
+        style_layers: where style is compared, with weights relative to each other.
+        init: `content`, `noise`, `style`, or a picture to start from.
+    """
+
+    size: int | Literal["full"] = 512
+    strength: float | None = None
+    content_weight: float = 1.0
+    style_weight: float = 20.0
+    content_layers: Layers = field(default_factory=lambda: CONTENT_LAYERS)
+    style_layers: Layers = field(default_factory=lambda: STYLE_LAYERS)
+    init: str = "content"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_size(self.size)
+        _check_number("content_weight", self.content_weight)
+        _check_number("style_weight", self.style_weight)
+        _check_layers("content_layers", self.content_layers)
+        _check_layers("style_layers", self.style_layers)
+        if self.strength is not None:
+            _check_number("strength", self.strength)
+            if self.strength > 1:
+                raise SettingsError(f"strength is {self.strength}; it goes from 0 to 1")
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """The weights of content and style once `strength` has moved them.
+
+        The style's weight grows as (s / (1 − s))², so that equal steps of the strength look
+        about equally large; from 1 on, only style is left.
+        """
+        s = 0.5 if self.strength is None else self.strength
+        if s >= 1:
+            return 0.0, self.style_weight
+        return self.content_weight, self.style_weight * (s / (1 - s)) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextureSettings(Settings):
+    """The settings of `texture`.
+
+    Attributes:
+        out_size: (W, H) of the texture, px.
+        style_layers: where style is compared, with weights relative to each other.
+        init: `noise`, `style`, or a picture to start from.
+    """
+
+    out_size: tuple[int, int] = (512, 512)
+    style_layers: Layers = field(default_factory=lambda: STYLE_LAYERS)
+    steps: int = 400
+    init: str = "noise"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_layers("style_layers", self.style_layers)
+        for side in self.out_size:
+            _check_integer("out_size", side, 1, MAX_SIDE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructSettings(Settings):
+    """The settings of `reconstruct`.
+
+    Attributes:
+        size: long side of the working size, px, or `full`.
+        layers: the layers to reconstruct from, one picture each.
+        init: `noise` or a picture to start from.
+    """
+
+    size: int | Literal["full"] = 256
+    layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+    scales: int = 1
+    steps: int = 150
+    init: str = "noise"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_size(self.size)
+        if not self.layers:
+            raise SettingsError("layers is empty; name at least one, such as relu3_1")
+
+
+class _Options(TypedDict, total=False):
+    preset: str
+    steps: int
+    scales: int
+    optimizer: OptimizerName
+    memory: int
+    rate: float
+    encoder: str
+    pooling: Pooling
+    padding: Padding
+    normalize: Normalization
+    tv_weight: float
+    seed: int
+    device: DeviceName
+    precision: Precision
+    threads: int
+
+
+class TransferOptions(_Options, total=False):
+    """The keyword arguments of `transfer`, for type checkers; see `TransferSettings`."""
+
+    size: int | Literal["full"]
+    strength: float | None
+    content_weight: float
+    style_weight: float
+    content_layers: Layers | str
+    style_layers: Layers | str
+    init: Any
+
+
+class TextureOptions(_Options, total=False):
+    """The keyword arguments of `texture`, for type checkers; see `TextureSettings`."""
+
+    out_size: tuple[int, int]
+    style_layers: Layers | str
+    init: Any
+
+
+class ReconstructOptions(_Options, total=False):
+    """The keyword arguments of `reconstruct`, for type checkers; see `ReconstructSettings`."""
+
+    size: int | Literal["full"]
+    layers: tuple[str, ...] | str
+    init: Any
+
+
+PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"default": {}})
+"""What each preset changes of the defaults; a value that a job does not have is left out."""
+
+S = TypeVar("S", bound=Settings)
+
+
+def make_settings(kind: type[S], options: Mapping[str, Any]) -> S:
+    """The settings of a job: an option given beats the preset, which beats the default.
+
+    Args:
+        kind: the job's dataclass.
+        options: the options given, by name. Layers may be written as on the command line.
+
+    Raises:
+        SettingsError: an option is unknown, out of range or at odds with another.
+    """
+    names = [f.name for f in dataclasses.fields(kind)]
+    for name in options:
+        if name not in names:
+            raise SettingsError(f"there is no option {name!r}; there are {', '.join(names)}")
+    if options.get("strength") is not None and "style_weight" in options:
+        raise SettingsError("give either strength or style_weight: strength sets the weight")
+    preset = options.get("preset", "default")
+    if preset not in PRESETS:
+        raise SettingsError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
+    values = {k: v for k, v in PRESETS[preset].items() if k in names} | dict(options)
+    for name in ("content_layers", "style_layers"):
+        if isinstance(values.get(name), str):
+            values[name] = parse_layers(values[name])
+    if isinstance(values.get("layers"), str):
+        values["layers"] = tuple(parse_layers(values["layers"]))
+    return kind(**values)
+
+
+def parse_layers(text: str) -> dict[str, float]:
+    """`relu1_1=1,relu2_1=0.8` as a mapping; a layer without a weight has weight 1.
+
+    Raises:
+        SettingsError: the text is not of that form, or names a layer twice.
+    """
+    layers: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight = (piece.strip() for piece in part.partition("="))
+        if not re.fullmatch(r"\w+", name) or name in layers:
+            raise SettingsError(f"cannot understand the layers {text!r}; write relu1_1=1,relu2_1")
+        try:
+            layers[name] = float(weight or 1)
+        except ValueError:
+            raise SettingsError(f"the weight of layer {name} is {weight!r}, no number") from None
+    return layers
+
+
+def parse_size(text: str) -> int | Literal["full"]:
+    """`512` or `full`."""
+    if text == "full":
+        return "full"
+    if not re.fullmatch(r"\d+", text, re.ASCII):
+        raise SettingsError(f"the size is {text!r}; give a long side in px, or full")
+    return int(text)
+
+
+def parse_out_size(text: str) -> tuple[int, int]:
+    """`640x480`, width by height, or one number for a square."""
+    match = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text.strip(), re.ASCII | re.IGNORECASE)
+    if not match:
+        raise SettingsError(f"the size is {text!r}; write it as 640x480, width by height in px")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _check_choice(name: str, value: object, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise SettingsError(f"{name} is {value!r}; it can be {', '.join(get_args(choices))}")
+
+
+def _check_integer(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise SettingsError(f"{name} is {value!r}; it is a whole number from {low} to {high}")
+
+
+def _check_number(name: str, value: object, above: float | None = None) -> None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or value < 0 or (above is not None and value <= above):  # type: ignore[operator]
+        kind = "positive" if above == 0 else "that is 0 or more"
+        raise SettingsError(f"{name} is {value!r}; it is a number {kind}")
+
+
+def _check_size(size: object) -> None:
+    if size != "full":
+        _check_integer("size", size, 1, MAX_SIDE)
+
+
+def _check_layers(name: str, layers: Mapping[str, float]) -> None:
+    if not layers:
+        raise SettingsError(f"{name} is empty; name at least one, such as relu4_2")
+    for layer, weight in layers.items():
+        _check_number(f"the weight of {layer} in {name}", weight)
+    if sum(layers.values()) <= 0:
+        raise SettingsError(f"{name} needs at least one weight above 0")

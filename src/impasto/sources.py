@@ -1,0 +1,123 @@
+r"""Where pictures come from: one grammar for every place that takes one.
+
+    PICTURE = sample:NAME | FILE
+    STYLE   = PICTURE[:WEIGHT][@MASK]
+
+Only the prefixes named here are special. `X:\` is a drive, and a file that is really called
+`sample:x` is written `./sample:x`. In a STYLE, PICTURE is the longest prefix that resolves and
+whose whole rest matches `[:WEIGHT][@MASK]`, so that `photo@2x.png`, `a:0.5.jpg` and
+`C:\a.jpg:0.7@D:\m.png` all mean what they say.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from impasto.errors import ImageError, ImpastoError, SettingsError
+from impasto.images import pictures_in
+
+__all__ = ["SAMPLES", "Source", "StyleSource", "find_photos", "parse_style", "resolve", "samples"]
+
+SAMPLES: Final = Path(__file__).with_name("samples")
+"""The folder of the pictures in the package."""
+
+_REST: Final = re.compile(r"(?::(?P<weight>\d+(?:\.\d*)?|\.\d+))?(?:@(?P<mask>.+))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture that has been found.
+
+    Attributes:
+        text: as the user wrote it.
+        path: the file to read.
+    """
+
+    text: str
+    path: Path
+
+    @property
+    def stem(self) -> str:
+        """The name for a result made from it: `photo` of `holiday/photo.jpg`."""
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class StyleSource:
+    """A style's picture, its weight (> 0), and the file of its mask."""
+
+    source: Source
+    weight: float = 1.0
+    mask: Path | None = None
+
+
+def samples() -> dict[str, Path]:
+    """The pictures in the package, by name."""
+    return {path.stem: path for path in sorted(SAMPLES.glob("*.jpg"))}
+
+
+def resolve(text: str) -> Source:
+    """The file behind PICTURE.
+
+    Raises:
+        ImageError: there is none.
+    """
+    if text.startswith("sample:"):
+        name = text.removeprefix("sample:")
+        if name not in samples():
+            raise ImageError(f"there is no sample {name!r}; there are {', '.join(samples())}")
+        return Source(text, samples()[name])
+    path = Path(text)
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):  # a name that the system does not allow
+        exists = False
+    if not text or not exists:
+        raise ImageError(f"cannot read {text}: no such file")
+    return Source(text, path)
+
+
+def parse_style(text: str) -> StyleSource:
+    """STYLE = PICTURE[:WEIGHT][@MASK].
+
+    Raises:
+        ImageError: no prefix of the text is a picture.
+        SettingsError: it has a weight that is not above 0.
+    """
+    ends = [i for i, letter in enumerate(text) if letter in ":@"]
+    for end in [len(text), *reversed(ends)]:
+        match = _REST.fullmatch(text, end)
+        if not match:
+            continue
+        try:
+            source = resolve(text[:end])
+        except ImpastoError:
+            continue
+        weight = float(match["weight"] or 1)
+        if weight <= 0:
+            raise SettingsError(f"the weight in {text!r} is 0; it has to be above 0")
+        return StyleSource(source, weight, Path(match["mask"]) if match["mask"] else None)
+    if text.startswith("sample:"):
+        raise ImageError(f"there is no sample in {text!r}; there are {', '.join(samples())}")
+    raise ImageError(f"cannot read {text}: no such file, nor one with :WEIGHT or @MASK after it")
+
+
+def find_photos(texts: Iterable[str]) -> list[Source]:
+    """The photos meant by the positional arguments; a folder means the pictures in it, by name.
+
+    Raises:
+        ImageError: there is no such file, or a folder has no picture in it.
+    """
+    found: list[Source] = []
+    for text in texts:
+        source = resolve(text)
+        if not source.path.is_dir():
+            found.append(source)
+            continue
+        inside = pictures_in(source.path)
+        if not inside:
+            raise ImageError(f"there is no picture in the folder {text}")
+        found.extend(Source(str(path), path) for path in inside)
+    return found
