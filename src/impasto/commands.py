@@ -142,8 +142,11 @@ class _Desk(ExitStack):
         return options | {"init": self.open(resolve(init))}
 
     def begin(self, title: str) -> None:
-        """A job starts."""
+        """A job starts; torch is imported if it was not yet."""
         self.reporter.begin(title)
+        from impasto.compute import keep_memory
+
+        keep_memory()
 
     def run(
         self,

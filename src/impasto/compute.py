@@ -1,5 +1,7 @@
 """Where to compute and in which precision: read off the hardware, never off a clock."""
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +10,9 @@ import torch
 from impasto.errors import RunError
 from impasto.settings import DeviceName, Precision
 
-__all__ = ["choose_device", "choose_dtype", "memory_errors", "threads"]
+__all__ = ["choose_device", "choose_dtype", "keep_memory", "memory_errors", "threads"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -50,6 +54,21 @@ def _cpu_has_bfloat16() -> bool:
         if check is not None and check():
             return True
     return False
+
+
+def keep_memory() -> None:
+    """Tells glibc to keep freed memory for the next step; elsewhere it does nothing.
+
+    A step frees as many megabytes as it allocates. By default glibc gives each large block back to
+    the system, and the next step pays to have it zeroed and mapped anew, a fifth of its time. This
+    concerns the whole process, so programs call it and the library does not.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # absent from other C libraries
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 @contextmanager

@@ -51,15 +51,17 @@ _SPREAD = 1.0  # working px: σ of the spatial weight
 _TOLERANCE = 0.08  # σ of the luminance weight: above film noise, below a contour's contrast
 
 _ORIENTATION = 1.5  # working px: σ over which the strokes' direction is averaged
-_LENGTH = 1.0  # working px: σ of the smoothing along the strokes
+_LENGTH = 1.5  # working px: σ of the smoothing along the strokes
 _ACROSS = 0.4  # working px: how far the sharpening looks to either side
 
 
 def guided_upsample(painted: Tensor, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The painted picture at the photo's size, its contours where the photo has them.
 
-    Shrunk to the working size again it is the painted picture, but for some 2 parts in 255 at
-    most, on average. Beyond photo and result it needs memory for some strips and canvases.
+    Shrunk to the working size again it is the painted picture but for 0.3 to 2.5 parts in 255 on
+    average; more only if the paint alternates between black and white from pixel to pixel, which
+    no picture in [0, 1] shrinks to. Beyond photo and result, the memory needed grows with the
+    working size, not with the photo's: about 0.5 GB at 512 px.
 
     Args:
         painted: `(1, 3, h, w)`, float32, sRGB in [0, 1]: the photo repainted at a smaller size.
@@ -104,13 +106,9 @@ def _canvas(painted: Tensor, reduced: Tensor, blurred: Tensor) -> Tensor:
         for sign in (-1, 1)
     )
     for _ in range(_PASSES):
-        strips = [
-            strip
-            for _, strip in _warped(
-                canvas, blurred, lambda a, b: reduced[:, :, a:b], (W, H), (w, h)
-            )
-        ]
-        canvas += resample(painted - resample(torch.cat(strips, 2), (w, h)), (W, H))
+        strips = _warped(canvas, blurred, lambda a, b: reduced[:, :, a:b], (W, H), (w, h))
+        result = torch.cat([strip for _, strip in strips], 2)
+        canvas += resample(painted - resample(result, (w, h)), (W, H))
         canvas = torch.clamp(canvas, low, high, out=canvas)
     return canvas
 
@@ -124,10 +122,7 @@ def _brushed(painted: Tensor, size: Size) -> Tensor:
 
     Args:
         painted: `(1, 3, h, w)`.
-        size: (W, H), px.
-
-    Returns:
-        `(1, 3, H, W)`.
+        size: (W, H) of the result, px.
     """
     w, h = painted.shape[-1], painted.shape[-2]
     normal, anisotropy = _orientation(painted, size)
@@ -162,7 +157,8 @@ def _orientation(painted: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
     tensor = F.conv2d(F.pad(tensor, (radius,) * 4, mode="replicate"), kernel, groups=3)
     tensor = F.conv2d(tensor, kernel.mT, groups=3)
-    xx, xy, yy = torch.split(resample(tensor, size), 1, 1)
+    tensor = F.interpolate(tensor, (size[1], size[0]), mode="bilinear")  # keeps λ₂ ≥ 0
+    xx, xy, yy = torch.split(tensor, 1, 1)
     angle = torch.atan2(2 * xy, xx - yy) / 2
     anisotropy = torch.hypot(xx - yy, 2 * xy) / (xx + yy + 1e-4)
     return torch.cat([angle.cos(), angle.sin()], 1), anisotropy.clamp_(0, 1)
@@ -177,9 +173,6 @@ def _moved(x: Tensor, shift: Tensor, unit: Size, top: int = 0, height: int = 0) 
         unit: (w, h), the working size.
         top: the first row of `shift` in the picture.
         height: the picture's, px; 0 if `shift` is all of it.
-
-    Returns:
-        `(1, C, rows, W)`.
     """
     rows, W = shift.shape[-2:]
     at_x = (torch.arange(W) + 0.5) * (2 / W) - 1
@@ -257,12 +250,9 @@ def _rows_of(x: Tensor, begin: int, end: int, size: Size) -> Tensor:
 
     Args:
         x: `(1, 1, Hc, Wc)`.
-        begin: the first row at the new size, may be negative.
-        end: the row after the last.
+        begin: the first row of `size`, may be negative.
+        end: the row after the last, may be beyond.
         size: (W, H), px.
-
-    Returns:
-        `(1, 1, end - begin, W)`.
     """
     W, H = size
     last = x.shape[2] - 1

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change goes in: lint, format, types, tests.
+# Run it with the environment's python: `PYTHON=.venv/bin/python tools/check.sh`, or plain python.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python}
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+"$python" -m mypy
+"$python" -m pytest "$@"
