@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TypeAlias
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from impasto.errors import SettingsError
 from impasto.images import Picture, open_image
 from impasto.sources import resolve
 
-__all__ = ["PictureLike", "StyleLike", "as_picture", "as_styles", "on_white"]
+__all__ = ["PictureLike", "StyleLike", "as_picture", "as_styles"]
 
 PictureLike: TypeAlias = str | PathLike[str] | Picture | Image.Image | Tensor
 """A path or `sample:NAME`, a `Picture`, a Pillow image, or a `(1, 3, H, W)` tensor in [0, 1]."""
@@ -65,12 +64,3 @@ def as_styles(given: StyleLike | Sequence[StyleLike]) -> list[tuple[Picture, flo
             raise SettingsError(f"the weight of a style is {weight}; it has to be above 0")
         found.append((as_picture(picture), float(weight)))
     return found
-
-
-def on_white(picture: Picture) -> Picture:
-    """The picture without transparency, laid over white."""
-    if picture.alpha is None:
-        return picture
-    share = picture.alpha[..., None].astype(np.float32) / 255
-    pixels = picture.pixels * share + 255 * (1 - share)
-    return Picture(np.rint(pixels).astype(np.uint8))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from impasto.errors import SettingsError
 from impasto.images import Picture
-from impasto.inputs import StyleLike, as_picture, as_styles, on_white
+from impasto.inputs import StyleLike, as_picture, as_styles
 from impasto.jobs.run import Bench, Job, run
 from impasto.objectives import Styles, StyleTerm, make_objective
 from impasto.progress import OnProgress, Progress, Result, drive
@@ -39,7 +39,7 @@ def iter_texture(
         inputs.append(describe_input("init", begun))
 
     styles = Styles(
-        [on_white(picture).tensor() for picture, _ in pictures],
+        [picture.over_white().tensor() for picture, _ in pictures],
         [weight for _, weight in pictures],
     )
     finest = working_size(settings.out_size, None)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from impasto.images import Picture
-from impasto.inputs import PictureLike, StyleLike, as_picture, as_styles, on_white
+from impasto.inputs import PictureLike, StyleLike, as_picture, as_styles
 from impasto.jobs.run import Bench, Job, run
 from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
 from impasto.progress import OnProgress, Progress, Result, drive
@@ -49,7 +49,7 @@ class Painter:
         if self._init:
             self._inputs.append(describe_input("init", self._init))
         self._styles = Styles(
-            [on_white(picture).tensor() for picture, _ in pictures],
+            [picture.over_white().tensor() for picture, _ in pictures],
             [weight for _, weight in pictures],
         )
 
