@@ -63,6 +63,7 @@ def compare_precisions(size: int) -> None:
             content=ContentTerm(photo, settings.content_layers, keep),
             style=StyleTerm(style, settings.style_layers, take, (size, size)),
             tv_weight=settings.tv_weight,
+            ripple_weight=settings.ripple_weight,
         )
         losses = []
         for precision in ("float32", "bfloat16"):

@@ -24,10 +24,10 @@ def photo_of(luminance: Tensor, noise: float = 0.0) -> NDArray[np.uint8]:
 
 
 def strokes(h: int, w: int) -> Tensor:
-    """A painting-like texture: curved strokes 3 to 6 px wide in changing colours."""
+    """A painting-like texture: curved strokes 2 to 4 px wide in changing colours."""
     y, x = torch.meshgrid(torch.arange(h) + 0.0, torch.arange(w) + 0.0, indexing="ij")
-    phase = x * 1.1 + 8 * torch.sin(y / 17)
-    waves = [torch.sin(phase), torch.sin(0.9 * phase + y / 5), torch.sin(y * 1.2 + x / 9)]
+    phase = x * 1.3 + 8 * torch.sin(y / 17)
+    waves = [torch.sin(phase), torch.sin(0.9 * phase + y / 5), torch.sin(y * 1.5 + x / 9)]
     return torch.stack(waves)[None] * 0.25 + 0.5
 
 
@@ -112,8 +112,8 @@ def test_equal_size_is_the_painted_picture_rounded() -> None:
 
 
 def test_a_photo_thinner_than_the_working_size_is_resampled() -> None:
-    painted = strokes(32, 800)
-    photo = photo_of(scene(3, 900))
+    painted = strokes(32, 8000)
+    photo = photo_of(scene(3, 8000))
     np.testing.assert_array_equal(guided_upsample(painted, photo), plain(painted, photo))
 
 
@@ -126,18 +126,18 @@ def test_neither_argument_is_changed() -> None:
     np.testing.assert_array_equal(photo, seen)
 
 
-@pytest.mark.parametrize("contrast", [0.15, 0.3, 0.6])
-def test_contours_are_sharp(contrast: float) -> None:
+@pytest.mark.parametrize(("contrast", "columns"), [(0.15, 4), (0.3, 2), (0.6, 2)])
+def test_contours_are_sharp(contrast: float, columns: int) -> None:
     luminance = step(contrast)
     painted, photo = painted_step(luminance, contrast), photo_of(luminance, 0.02)
     assert rise(plain(painted, photo)) >= 8
-    assert rise(guided_upsample(painted, photo)) <= 3
+    assert rise(guided_upsample(painted, photo)) <= columns
 
 
 def test_contours_are_where_the_photo_has_them() -> None:
     luminance = step(0.4)
     result = guided_upsample(painted_step(luminance, 0.4), photo_of(luminance, 0.02))
-    light = result[..., 0] > 255 * (DARK[0] + LIGHT[0]) / 2
+    light = result[..., 0] > 255 * float(DARK[0] + LIGHT[0]) / 2
     contour = light.shape[1] - light.sum(1)
     assert np.abs(contour - (light.shape[1] // 2 + 3)).max() <= 1
 
@@ -161,8 +161,8 @@ def test_contours_do_not_depend_on_their_direction() -> None:
 
 def test_shrunk_again_it_is_the_painted_picture() -> None:
     painted, photo = strokes(96, 128), photo_of(scene(600, 800), 0.03)
-    assert difference(guided_upsample(painted, photo), painted) <= 1.5
-    assert difference(plain(painted, photo), painted) > 3
+    assert difference(guided_upsample(painted, photo), painted) <= 1
+    assert difference(plain(painted, photo), painted) > 2.5
 
 
 def test_strokes_survive() -> None:
@@ -187,13 +187,13 @@ def test_strokes_have_edges_not_pixels() -> None:
         fit = np.polyval(np.polyfit(np.arange(len(first)), first, 1), np.arange(len(first)))
         straight.append(float(np.abs(first - fit).mean()))
     assert flank[0] < 0.7 * flank[1]
-    assert straight[0] < 0.7 * straight[1]
+    assert straight[0] < 0.9 * straight[1]
 
 
 def test_noise_and_texture_stay_in_the_photo() -> None:
     painted = torch.tensor([0.3, 0.5, 0.6]).view(1, 3, 1, 1).expand(1, 3, 48, 64)
     result = guided_upsample(painted, photo_of(torch.full((384, 512), 0.5), 0.08))
-    assert result.std((0, 1)).max() == 0
+    assert np.ptp(result, (0, 1)).max() <= 1  # 76.5 may be rounded either way
 
     painted = strokes(48, 64)
     clean = guided_upsample(painted, photo_of(torch.full((384, 512), 0.5))).astype(float)
@@ -223,3 +223,28 @@ def test_a_tall_strip() -> None:
     result = guided_upsample(painted, photo_of(scene(2000, 32)))
     assert result.shape == (2000, 32, 3)
     assert difference(result, painted) <= 3
+
+
+def test_rows_are_those_of_the_whole_enlarged() -> None:
+    x = torch.rand((1, 1, 11, 7), generator=torch.Generator().manual_seed(0))
+    whole = F.interpolate(x, (47, 31), mode="bilinear", align_corners=False)
+    rows = upsample._rows_of(x, -3, 50, (31, 47))
+    torch.testing.assert_close(rows, F.pad(whole, (0, 0, 3, 3), mode="replicate"))
+
+
+def test_shift_against_a_sum_over_places() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sharp = torch.rand((1, 1, 5, 6), generator=generator) * 0.3
+    around = torch.rand((1, 1, 5 + 8, 6 + 12), generator=generator) * 0.3
+    shift = upsample._shift(sharp, around, (3.0, 2.0))
+    for row, column in ((0, 0), (2, 3), (4, 5)):
+        total, sums = 1e-3, [0.0, 0.0]
+        for radius in (2 / 3, 4 / 3, 2.0):
+            for turn in range(8):
+                x, y = (radius * part(math.tau * turn / 8) for part in (math.cos, math.sin))
+                there = around[0, 0, row + 4 + round(2 * y), column + 6 + round(3 * x)]
+                unlike = float(there - sharp[0, 0, row, column]) / upsample._TOLERANCE
+                weight = radius * math.exp(-(radius**2) / 2 - unlike**2 / 2)
+                total, sums = total + weight, [sums[0] + weight * x, sums[1] + weight * y]
+        for axis in (0, 1):
+            assert float(shift[0, axis, row, column]) == pytest.approx(sums[axis] / total, abs=1e-5)

@@ -57,6 +57,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "content_weight": Flag(float, "W", "Weight of the content loss"),
     "style_weight": Flag(float, "W", "Weight of the style loss; not with --strength"),
     "tv_weight": Flag(float, "W", "Weight of the total variation: higher is smoother"),
+    "ripple_weight": Flag(float, "W", "Weight against pixel-sized ripple"),
     "content_layers": Flag(str, "LAYERS", "Where content is compared, as relu4_1=1,relu4_2=0.5"),
     "style_layers": Flag(str, "LAYERS", "Where style is compared, as relu1_1=1,relu2_1=0.8"),
     "layers": Flag(str, "LAYERS", "The layers to reconstruct from; several make one sheet"),

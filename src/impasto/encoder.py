@@ -10,6 +10,7 @@ backward pass, which leaves out what autograd would do beside the convolutions' 
 it masks and accumulates in place, on buffers that it owns.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from impasto.errors import SettingsError
+from impasto.errors import SettingsError, WeightsError
 from impasto.settings import Padding, Pooling
 from impasto.weights import load_weights
 
@@ -56,6 +57,18 @@ class Plan:
         """The number of channels of each layer."""
         return dict(zip(self.layers, (c for block in self.blocks for c in block), strict=True))
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every weight: `conv1_1.weight` (C, 3, 3, 3), `conv1_1.bias` (C,), ..."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        before = 3
+        for layer, channels in self.channels.items():
+            name = layer.replace("relu", "conv")
+            shapes[f"{name}.weight"] = (channels, before, 3, 3)
+            shapes[f"{name}.bias"] = (channels,)
+            before = channels
+        return shapes
+
     def stride(self, layer: str) -> int:
         """How many picture pixels one position of `layer` advances: 1, 2, 4, ..."""
         return 1 << (int(layer.removeprefix("relu").split("_")[0]) - 1)
@@ -65,8 +78,8 @@ class Plan:
         """The plan written as `32,32,M,64,64,M,128`, M being a pooling."""
         try:
             blocks = tuple(
-                tuple(int(channels) for channels in block.strip(",").split(","))
-                for block in text.replace(" ", "").split("M")
+                tuple(int(channels) for channels in block.split(","))
+                for block in text.replace(" ", "").replace(",M,", "M").split("M")
             )
         except ValueError:
             raise SettingsError(f"cannot understand the encoder plan {text!r}") from None
@@ -107,7 +120,7 @@ class Encoder:
         *,
         name: str = "unnamed",
         sha256: str = "",
-        pooling: Pooling = "avg",
+        pooling: Pooling = "max",
         padding: Padding = "replicate",
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -136,7 +149,7 @@ class Encoder:
         cls,
         name: str | Path = "slim",
         *,
-        pooling: Pooling = "avg",
+        pooling: Pooling = "max",
         padding: Padding = "replicate",
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -147,7 +160,14 @@ class Encoder:
             WeightsError: there is no such encoder, or its file is broken.
         """
         file = load_weights(name)
-        plan = Plan.parse(file.metadata["plan"], mean=file.triple("mean"), std=file.triple("std"))
+        try:
+            text = file.metadata["plan"]
+            plan = Plan.parse(text, mean=file.triple("mean"), std=file.triple("std"))
+        except SettingsError as error:
+            raise WeightsError(f"{file.path} is no encoder: {error}") from None
+        for key, shape in plan.shapes.items():
+            if key not in file.tensors or tuple(file.tensors[key].shape) != shape:
+                raise WeightsError(f"{file.path} is damaged: its {key} does not have shape {shape}")
         return cls(
             plan,
             file.tensors,
@@ -170,14 +190,12 @@ class Encoder:
         """
         plan = PLANS[plan] if isinstance(plan, str) else plan
         generator = torch.Generator().manual_seed(seed)
-        weights: dict[str, Tensor] = {}
-        channels_in = 3
-        for layer, channels in plan.channels.items():
-            scale = (2 / (9 * channels_in)) ** 0.5
-            weight = torch.randn(channels, channels_in, 3, 3, generator=generator) * scale
-            weights[layer.replace("relu", "conv") + ".weight"] = weight
-            weights[layer.replace("relu", "conv") + ".bias"] = torch.zeros(channels)
-            channels_in = channels
+        weights = {
+            name: torch.randn(shape, generator=generator) * (2 / math.prod(shape[1:])) ** 0.5
+            if name.endswith("weight")
+            else torch.zeros(shape)
+            for name, shape in plan.shapes.items()
+        }
         return cls(plan, weights, **{"name": "random", **options})
 
     @property

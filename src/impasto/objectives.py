@@ -8,7 +8,13 @@ from torch import Tensor
 
 from impasto.encoder import Encoder
 from impasto.errors import SettingsError
-from impasto.losses import content_loss, gram_matrix, style_loss, total_variation
+from impasto.losses import (
+    content_loss,
+    gram_matrix,
+    second_variation,
+    style_loss,
+    total_variation,
+)
 from impasto.optimize import Objective
 from impasto.pyramid import SHORT_SIDE, Size, resample_picture
 from impasto.settings import Layers, Normalization
@@ -88,6 +94,7 @@ def make_objective(
     content: ContentTerm | None = None,
     style: StyleTerm | None = None,
     tv_weight: float = 0.0,
+    ripple_weight: float = 0.0,
     normalize: Normalization = "relative",
 ) -> Objective:
     """The loss of a picture at one size: α·content + β·style (Gatys et al. 2016, eq. 7) + γ·TV.
@@ -101,6 +108,7 @@ def make_objective(
         content: what to keep; None for nothing.
         style: what to take on; None for nothing.
         tv_weight: of the total variation.
+        ripple_weight: of the second variation.
         normalize: of content and style; see `impasto.losses`.
 
     Raises:
@@ -111,7 +119,7 @@ def make_objective(
     keep = _shares(content.layers) if content else {}
     take = _shares(style.layers) if style else {}
     encoder.check_layers([*keep, *take])
-    if not (content or style or tv_weight):
+    if not (content or style or tv_weight or ripple_weight):
         raise SettingsError("all weights are 0: there is nothing to do; give one of them")
     with torch.no_grad():
         kept = encoder(resample_picture(content.photo, size), list(keep)) if content else {}
@@ -138,6 +146,8 @@ def make_objective(
             parts["style"] = style.weight * torch.stack(losses).sum()
         if tv_weight:
             parts["tv"] = tv_weight * total_variation(x)
+        if ripple_weight:
+            parts["ripple"] = ripple_weight * second_variation(x)
         return parts
 
     return objective

@@ -123,7 +123,9 @@ class LBFGS:
             return
         change = gradient - self._gradient
         curvature = _dot(step, change)
-        if curvature > 1e-10 * _dot(change, change):
+        squared = _dot(change, change)
+        # Relative to |s||y|: whether a pair is kept must not depend on the unit of the loss.
+        if 1e-30 < squared < 1e37 and curvature > 1e-6 * math.sqrt(squared * _dot(step, step)):
             self._pairs.append((step, change, 1 / curvature))
             del self._pairs[: -self.memory]
         self._accept(trial, loss, gradient)
@@ -273,17 +275,17 @@ def optimize(
         An `Iterate` after every evaluation.
 
     Returns:
-        The best picture or the average of the iterates at the last scale, whichever has the lower
-        loss in float32; finite, and of no higher loss than the last scale's start.
+        The best picture or the average of the iterates at the last scale, or even its start:
+        whichever has the lowest loss in float32.
 
     Raises:
         RunError: the loss of a scale's start is not finite.
     """
     picture: Tensor | None = None
-    moments: tuple[Tensor, Tensor] | None = None
+    moments: Callable[[Size], tuple[Tensor, Tensor]] | None = None
     done = 0
     for index, level in enumerate(levels):
-        x = start(level.size, picture)
+        x = begin = start(level.size, picture)
         objective = level.objective()
         average = _Average()
 
@@ -303,8 +305,9 @@ def optimize(
             method = LBFGS(x, loss, gradient, memory=memory)
         else:
             if moments is not None:
-                moments = (resample(moments[0], level.size), resample(moments[1], level.size))
-            method = Adam(x, loss, gradient, rate=rate, moments=moments)
+                method = Adam(x, loss, gradient, rate=rate, moments=moments(level.size))
+            else:
+                method = Adam(x, loss, gradient, rate=rate)
         for _ in range(level.steps - 1):
             x = method.propose()
             parts, gradient = _evaluate(objective, x)
@@ -322,11 +325,11 @@ def optimize(
             yield Iterate(index, done, loss, parts, best)
 
         if isinstance(method, Adam):
-            moments = method.moments(level.size)
+            moments = method.moments
         picture = best
         if index == len(levels) - 1 and average.total is not None:
             judge = level.judge() if level.judge else objective
-            candidates = [best, average.picture()]
+            candidates = [best, average.picture(), begin]
             picture = min(candidates, key=lambda x: _loss(judge, x))
     assert picture is not None
     return picture

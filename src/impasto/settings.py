@@ -5,7 +5,6 @@ these dataclasses. A preset is a set of changes to them. Nothing here imports to
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,7 +41,7 @@ MAX_SIDE: Final = 65_535
 """The longest side that is worked at or put out, px: the most that a JPEG can hold."""
 
 
-CONTENT_LAYERS: Final[Layers] = MappingProxyType({"relu4_2": 1.0})
+CONTENT_LAYERS: Final[Layers] = MappingProxyType({"relu3_2": 1.0, "relu4_2": 1.0})
 STYLE_LAYERS: Final[Layers] = MappingProxyType({f"relu{block}_1": 1.0 for block in range(1, 6)})
 
 
@@ -64,6 +63,7 @@ class Settings:
             or `reflect`.
         normalize: what the losses are divided by; see `impasto.losses`.
         tv_weight: weight of the total variation.
+        ripple_weight: weight of the second variation, which keeps down a pixel-sized ripple.
         seed: of every random draw.
         device: `auto` takes CUDA, then MPS, then the CPU.
         precision: of the network; `auto` takes bfloat16 where the hardware has it.
@@ -77,10 +77,11 @@ class Settings:
     memory: int = 10
     rate: float = 0.02
     encoder: str = "slim"
-    pooling: Pooling = "avg"
+    pooling: Pooling = "max"
     padding: Padding = "replicate"
     normalize: Normalization = "relative"
     tv_weight: float = 0.0
+    ripple_weight: float = 5.0
     seed: int = 0
     device: DeviceName = "auto"
     precision: Precision = "auto"
@@ -100,6 +101,7 @@ class Settings:
         _check_integer("seed", self.seed, 0, 2**63 - 1)
         _check_number("rate", self.rate, above=0)
         _check_number("tv_weight", self.tv_weight)
+        _check_number("ripple_weight", self.ripple_weight)
 
     def record(self) -> dict[str, Any]:
         """All values as plain JSON types."""
@@ -126,7 +128,7 @@ class TransferSettings(Settings):
     size: int | Literal["full"] = 512
     strength: float | None = None
     content_weight: float = 1.0
-    style_weight: float = 20.0
+    style_weight: float = 30.0
     content_layers: Layers = field(default_factory=lambda: CONTENT_LAYERS)
     style_layers: Layers = field(default_factory=lambda: STYLE_LAYERS)
     init: str = "content"
@@ -174,6 +176,8 @@ class TextureSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_layers("style_layers", self.style_layers)
+        if not isinstance(self.out_size, tuple | list) or len(self.out_size) != 2:
+            raise SettingsError(f"out_size is {self.out_size!r}; it is a width and a height in px")
         for side in self.out_size:
             _check_integer("out_size", side, 1, MAX_SIDE)
 
@@ -213,6 +217,7 @@ class _Options(TypedDict, total=False):
     padding: Padding
     normalize: Normalization
     tv_weight: float
+    ripple_weight: float
     seed: int
     device: DeviceName
     precision: Precision
@@ -303,14 +308,14 @@ def parse_size(text: str) -> int | Literal["full"]:
     """`512` or `full`."""
     if text == "full":
         return "full"
-    if not re.fullmatch(r"\d+", text, re.ASCII):
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
         raise SettingsError(f"the size is {text!r}; give a long side in px, or full")
     return int(text)
 
 
 def parse_out_size(text: str) -> tuple[int, int]:
     """`640x480`, width by height, or one number for a square."""
-    match = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text.strip(), re.ASCII | re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,9})(?:[x×](\d{1,9}))?", text.strip(), re.ASCII | re.IGNORECASE)
     if not match:
         raise SettingsError(f"the size is {text!r}; write it as 640x480, width by height in px")
     return int(match[1]), int(match[2] or match[1])
@@ -327,7 +332,7 @@ def _check_integer(name: str, value: object, low: int, high: int) -> None:
 
 
 def _check_number(name: str, value: object, above: float | None = None) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
     if not good or value < 0 or (above is not None and value <= above):  # type: ignore[operator]
         kind = "positive" if above == 0 else "that is 0 or more"
         raise SettingsError(f"{name} is {value!r}; it is a number {kind}")
@@ -339,6 +344,8 @@ def _check_size(size: object) -> None:
 
 
 def _check_layers(name: str, layers: Mapping[str, float]) -> None:
+    if not isinstance(layers, Mapping):
+        raise SettingsError(f"{name} is {layers!r}; it maps layers to weights")
     if not layers:
         raise SettingsError(f"{name} is empty; name at least one, such as relu4_2")
     for layer, weight in layers.items():

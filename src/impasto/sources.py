@@ -96,8 +96,8 @@ def parse_style(text: str) -> StyleSource:
         except ImpastoError:
             continue
         weight = float(match["weight"] or 1)
-        if weight <= 0:
-            raise SettingsError(f"the weight in {text!r} is 0; it has to be above 0")
+        if not 0 < weight < 1e30:
+            raise SettingsError(f"the weight in {text!r} has to be above 0 and below 1e30")
         return StyleSource(source, weight, Path(match["mask"]) if match["mask"] else None)
     if text.startswith("sample:"):
         raise ImageError(f"there is no sample in {text!r}; there are {', '.join(samples())}")

@@ -88,6 +88,7 @@ def iter_reconstruct(
                 size,
                 content=ContentTerm(target, {layer: 1.0}, 1.0),
                 tv_weight=settings.tv_weight,
+                ripple_weight=settings.ripple_weight,
                 normalize=settings.normalize,
             ),
         )

@@ -50,6 +50,7 @@ def iter_texture(
             size,
             style=StyleTerm(styles, settings.style_layers, 1.0, finest),
             tv_weight=settings.tv_weight,
+            ripple_weight=settings.ripple_weight,
             normalize=settings.normalize,
         ),
     )

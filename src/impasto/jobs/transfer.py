@@ -84,6 +84,7 @@ class Painter:
                 content=kept,
                 style=taken,
                 tv_weight=self.settings.tv_weight,
+                ripple_weight=self.settings.ripple_weight,
                 normalize=self.settings.normalize,
             ),
         )
