@@ -67,7 +67,7 @@ def plan(
     return tasks
 
 
-def check_output(out: Path, inputs: Iterable[Path]) -> None:
+def check_output(out: Path, inputs: Iterable[Path], *, make_folder: bool = False) -> None:
     """Refuses a file that cannot be written, or that is one of the inputs.
 
     Raises:
@@ -76,7 +76,7 @@ def check_output(out: Path, inputs: Iterable[Path]) -> None:
     check_output_path(out)
     if out.is_dir():
         raise ImageError(f"cannot write {out}: it is a folder")
-    if not out.parent.is_dir():
+    if not out.parent.is_dir() and not make_folder:
         raise ImageError(f"cannot write {out}: there is no folder {out.parent}; make it first")
     for path in inputs:
         if out.exists() and path.exists() and out.samefile(path):

@@ -93,9 +93,9 @@ class Common(NamedTuple):
 def _shown(value: Any) -> str:
     """A default, written as the flag takes it."""
     if isinstance(value, Mapping):
-        return ",".join(f"{name}={weight:g}" for name, weight in value.items())
+        return ", ".join(f"{name}={weight:g}" for name, weight in value.items())
     if isinstance(value, tuple):
-        return ("x" if isinstance(value[0], int) else ",").join(map(str, value))
+        return ("x" if isinstance(value[0], int) else ", ").join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -297,8 +297,13 @@ def main() -> None:
         sys.exit(FAILED)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # whoever read our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError:
+        _fail("not enough memory; choose a smaller --size, or close other programs")
+        sys.exit(FAILED)
+    except OSError as error:  # our own output: a full disk, a pipe that nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):
+            _fail(f"cannot write to standard output: {error.strerror}")
         sys.exit(FAILED)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -59,14 +59,13 @@ def run_transfer(
     tasks = plan(found, out, form=form, several=several)
     batch = is_folder(out)
     inputs = [task.photo.path for task in tasks] + [style.source.path for style in sources]
-    if batch:
-        _make_folder(Path(out))
+    inputs += _init_path(options)
     for task in tasks:
-        check_output(task.out, inputs)
+        check_output(task.out, inputs, make_folder=batch)
     if not batch:
         _check_replaceable(tasks[0].out, common)
 
-    with _Desk(common, inputs) as desk:
+    with _Desk(common, inputs, [task.out for task in tasks]) as desk:
         opened = [(desk.open(style.source), style.weight) for style in sources]
         options = desk.open_init(options)
         photo = None if batch else desk.open(tasks[0].photo)  # before torch's long import
@@ -74,8 +73,10 @@ def run_transfer(
         from impasto.jobs.transfer import Painter
 
         painter = Painter(opened, **options)
+        if batch:
+            _make_folder(Path(out))
         if photo is not None:
-            return desk.run(painter.iter(photo), tasks[0].out, painter=painter, photo=photo)
+            return desk.run(painter.iter(photo), tasks[0].out, photo=photo, painter=painter)
         return _run_batch(desk, painter, tasks)
 
 
@@ -83,10 +84,10 @@ def run_texture(styles: Sequence[str], out: str, options: Options, common: "Comm
     """`impasto texture`. Returns the exit code."""
     make_settings(TextureSettings, options)
     sources = [_unmasked(parse_style(text)) for text in styles]
-    inputs = [style.source.path for style in sources]
+    inputs = [style.source.path for style in sources] + _init_path(options)
     check_output(Path(out), inputs)
     _check_replaceable(Path(out), common)
-    with _Desk(common, inputs) as desk:
+    with _Desk(common, inputs, [Path(out)]) as desk:
         opened = [(desk.open(style.source), style.weight) for style in sources]
         options = desk.open_init(options)
         desk.begin("getting ready")
@@ -98,10 +99,13 @@ def run_texture(styles: Sequence[str], out: str, options: Options, common: "Comm
 def run_reconstruct(image: str, out: str, options: Options, common: "Common") -> int:
     """`impasto reconstruct`. Returns the exit code."""
     make_settings(ReconstructSettings, options)
+    if options.get("init") in ("content", "style"):
+        raise SettingsError("reconstruct starts from noise or a picture; write --init noise")
     source = resolve(image)
-    check_output(Path(out), [source.path])
+    inputs = [source.path, *_init_path(options)]
+    check_output(Path(out), inputs)
     _check_replaceable(Path(out), common)
-    with _Desk(common, [source.path]) as desk:
+    with _Desk(common, inputs, [Path(out)]) as desk:
         picture = desk.open(source)
         options = desk.open_init(options)
         desk.begin("getting ready")
@@ -113,9 +117,12 @@ def run_reconstruct(image: str, out: str, options: Options, common: "Common") ->
 class _Desk(ExitStack):
     """The reporter, the preview and the log of one command."""
 
-    def __init__(self, common: "Common", inputs: Sequence[Path]) -> None:
+    def __init__(self, common: "Common", inputs: Sequence[Path], outs: Sequence[Path]) -> None:
         super().__init__()
         self.common = common
+        limit = common.max_megapixels
+        if limit is not None and not 0 < limit < 1e6:
+            raise SettingsError(f"max_megapixels is {limit}; it is a number above 0")
         self.reporter = self.enter_context(Reporter(common.quiet))
         self.preview: Preview | None = None
         self.log: JsonLog | None = None
@@ -125,6 +132,9 @@ class _Desk(ExitStack):
         if common.json:
             if any(Path(common.json).exists() and Path(common.json).samefile(p) for p in inputs):
                 raise SettingsError(f"{common.json} is an input; choose another file for the log")
+            files = [*outs, *([Path(common.preview)] if common.preview else [])]
+            if any(Path(common.json).absolute() == path.absolute() for path in files):
+                raise SettingsError(f"{common.json} is to hold a picture; choose another log")
             self.log = JsonLog(Path(common.json))
             self.callback(self.log.close)
 
@@ -159,6 +169,8 @@ class _Desk(ExitStack):
         """Runs one job and saves its result, or on Ctrl-C the best so far. Returns the code."""
         if painter and photo:
             self._say_size(painter, photo)
+        if self.log:
+            self.log.event("start", photo=photo.source if photo else None, output=out.name)
         latest: Progress | None = None
 
         def watch(progress: Progress) -> None:
@@ -242,6 +254,12 @@ def _run_batch(desk: _Desk, painter: "Painter", tasks: Sequence[Task]) -> int:
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     desk.reporter.say(told)
     return FAILED if counts["failed"] else DONE
+
+
+def _init_path(options: Options) -> list[Path]:
+    """The file of an --init PICTURE."""
+    init = options.get("init")
+    return [] if init is None or init in INIT_WORDS else [resolve(init).path]
 
 
 def _unmasked(style: StyleSource) -> StyleSource:

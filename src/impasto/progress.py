@@ -90,11 +90,14 @@ OnProgress = Callable[[Progress], object]
 
 def drive(job: Generator[Progress, None, Result], on_progress: OnProgress | None = None) -> Result:
     """Runs a job to its end."""
-    while True:
-        try:
-            progress = next(job)
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
-        if on_progress is not None:
-            on_progress(progress)
+    try:
+        while True:
+            try:
+                progress = next(job)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            if on_progress is not None:
+                on_progress(progress)
+    finally:
+        job.close()

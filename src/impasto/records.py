@@ -29,7 +29,9 @@ def describe_input(role: str, picture: Picture, **more: Any) -> dict[str, Any]:
     """
     # Either system's separators: a record names the file alike wherever it was made.
     name = PureWindowsPath(picture.source).name if picture.source else None
-    of_pixels = hashlib.sha256(picture.pixels.tobytes())
+    of_pixels = hashlib.sha256(repr(picture.pixels.shape).encode() + picture.pixels.tobytes())
+    if picture.alpha is not None:
+        of_pixels.update(picture.alpha.tobytes())
     return {"role": role, "name": name, "sha256": picture.sha256 or of_pixels.hexdigest(), **more}
 
 
@@ -76,7 +78,12 @@ def read_settings(path: Path) -> dict[str, Any] | None:
 
 def _request(record: Mapping[str, Any]) -> Any:
     inputs = record.get("inputs", [])
-    anonymous = [{k: v for k, v in entry.items() if k != "name"} for entry in inputs]
+    anonymous = inputs
+    if isinstance(inputs, list):
+        anonymous = [
+            {k: v for k, v in entry.items() if k != "name"} if isinstance(entry, dict) else entry
+            for entry in inputs
+        ]
     asked = {key: record.get(key) for key in ("job", "settings", "encoder")} | {"inputs": anonymous}
     return json.loads(json.dumps(asked))  # tuples and lists are alike in JSON
 

@@ -106,7 +106,10 @@ class Settings:
     def record(self) -> dict[str, Any]:
         """All values as plain JSON types."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+        return {
+            k: dict(v) if isinstance(v, Mapping) else list(v) if isinstance(v, tuple) else v
+            for k, v in values.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

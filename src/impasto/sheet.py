@@ -37,7 +37,9 @@ def contact_sheet(
     font = _font(max(11, min(28, cell_w // 12)))
     top = _extent(font, columns)[1] + MARGIN if columns else 0
     left = _extent(font, rows)[0] + MARGIN if rows else 0
-    pitch_w = max(cell_w, _extent(font, columns)[0]) + MARGIN
+    column_w = max(cell_w, _extent(font, columns)[0])
+    pitch_w = column_w + MARGIN
+    inset = (column_w - cell_w) // 2
     pitch_h = cell_h + MARGIN
 
     across = max(len(row) for row in pictures)
@@ -45,7 +47,7 @@ def contact_sheet(
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     for j, caption in enumerate(columns):
-        x = MARGIN + left + j * pitch_w + cell_w / 2
+        x = MARGIN + left + j * pitch_w + column_w / 2
         draw.text((x, MARGIN), caption, INK, font, anchor="ma")
     for i, row in enumerate(pictures):
         y = MARGIN + top + i * pitch_h
@@ -53,7 +55,7 @@ def contact_sheet(
             draw.text((MARGIN, y + cell_h / 2), rows[i], INK, font, anchor="lm")
         for j, picture in enumerate(row):
             image = picture.pil()
-            at = (MARGIN + left + j * pitch_w, y)
+            at = (MARGIN + left + inset + j * pitch_w, y)
             sheet.paste(image, at, image if image.mode == "RGBA" else None)
     return Picture(np.array(sheet))
 

@@ -1,6 +1,7 @@
 """What the command line does with progress: a bar or plain lines, a preview file, a JSON log."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -84,7 +85,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line for the user."""
         if not self.quiet:
-            self._console.print(text, markup=False)
+            self._console.print(text, markup=False, emoji=False)
 
     def error(self, message: object) -> None:
         """One line that is told even when quiet."""
@@ -95,7 +96,9 @@ class Reporter:
         """A result is written: its file name on standard output, the rest beside it."""
         self.end()
         if not self.quiet:
-            sys.stdout.write(f"{path}\n" if not text else f"{path}  {text}\n")
+            line = f"{path}\n" if not text else f"{path}  {text}\n"
+            coding = sys.stdout.encoding or "utf-8"
+            sys.stdout.write(line.encode(coding, "replace").decode(coding))
             sys.stdout.flush()
 
     def __enter__(self) -> Self:
@@ -134,7 +137,7 @@ class JsonLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file: TextIO = path.open("w", encoding="utf-8")
+            self._file: TextIO = path.open("w", encoding="utf-8", errors="replace")
         except OSError as error:
             raise ImpastoError(f"cannot write {path}: {os_reason(error)}") from None
 
@@ -146,7 +149,7 @@ class JsonLog:
         """Logs anything else."""
         line: Mapping[str, Any] = {"event": name, **values}
         try:
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(_finite(line), ensure_ascii=False, allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
             raise ImpastoError(f"cannot write {self._path}: {os_reason(error)}") from None
@@ -154,6 +157,13 @@ class JsonLog:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _duration(seconds: float) -> str:

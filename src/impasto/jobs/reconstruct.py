@@ -8,11 +8,12 @@ sheet.
 import time
 from collections.abc import Generator
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
+from impasto.compute import memory_errors
 from impasto.images import Picture
 from impasto.inputs import PictureLike, as_picture
 from impasto.jobs.run import Bench, Job, run
@@ -33,7 +34,11 @@ def iter_reconstruct(
 
     The steps of all layers count on: layer 2 of 5 begins after the steps of layer 1.
     """
-    picture = as_picture(image)
+    with memory_errors("this picture"):
+        return (yield from _look(as_picture(image), options))
+
+
+def _look(picture: Picture, options: ReconstructOptions) -> Generator[Progress, None, Result]:
     init = options.get("init", "noise")
     begun = None if init == "noise" else as_picture(init)
     if begun:
@@ -52,6 +57,7 @@ def iter_reconstruct(
     sheet = len(settings.layers) > 1
     total = len(settings.layers) * settings.steps
     done: list[Result] = []
+    entries: list[dict[str, Any]] = []
     began = time.monotonic()
 
     def start(size: Size, coarser: Tensor | None) -> Tensor:
@@ -76,7 +82,7 @@ def iter_reconstruct(
         return Result(
             contact_sheet([[result.image for result in results]], columns=captions),
             last.settings | {"steps": sum(len(result.history) for result in results)},
-            [entry for result in results for entry in result.history],
+            list(entries),
             last.partial or len(results) < len(settings.layers),
         )
 
@@ -99,12 +105,16 @@ def iter_reconstruct(
             except StopIteration as stop:
                 result: Result = stop.value
                 break
+            seconds = time.monotonic() - began
+            step = progress.step + number * settings.steps
+            told = replace(progress, step=step, seconds=seconds)
+            entries.append(told.record())
             yield replace(
                 progress,
-                step=progress.step + number * settings.steps,
+                step=step,
                 steps=total,
                 done=(progress.done + number) / len(settings.layers),
-                seconds=time.monotonic() - began,
+                seconds=seconds,
                 _result=lambda progress=progress: gather(progress.result()),  # type: ignore[misc]
             )
         if number == len(settings.layers) - 1:

@@ -6,6 +6,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from impasto.compute import memory_errors
 from impasto.errors import SettingsError
 from impasto.images import Picture
 from impasto.inputs import StyleLike, as_picture, as_styles
@@ -23,7 +24,13 @@ def iter_texture(
     style: StyleLike | Sequence[StyleLike], **options: Unpack[TextureOptions]
 ) -> Generator[Progress, None, Result]:
     """As `texture`, step by step: yields a `Progress` after every step, returns the `Result`."""
-    pictures = as_styles(style)
+    with memory_errors("this texture"):
+        return (yield from _paint(as_styles(style), options))
+
+
+def _paint(
+    pictures: list[tuple[Picture, float]], options: TextureOptions
+) -> Generator[Progress, None, Result]:
     init = options.get("init", "noise")
     begun: Picture | None = None
     if not (isinstance(init, str) and init in ("noise", "style")):

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from impasto.compute import memory_errors
 from impasto.images import Picture
 from impasto.inputs import PictureLike, StyleLike, as_picture, as_styles
 from impasto.jobs.run import Bench, Job, run
@@ -32,7 +33,10 @@ class Painter:
         style: StyleLike | Sequence[StyleLike],
         **options: Unpack[TransferOptions],
     ) -> None:
-        pictures = as_styles(style)
+        with memory_errors("these styles"):
+            self._set_up(as_styles(style), options)
+
+    def _set_up(self, pictures: list[tuple[Picture, float]], options: TransferOptions) -> None:
         init = options.get("init", "content")
         self._init: Picture | None = None
         if not (isinstance(init, str) and init in ("content", "noise", "style")):
@@ -68,7 +72,10 @@ class Painter:
 
     def iter(self, content: PictureLike) -> Generator[Progress, None, Result]:
         """Paints a photo; yields its progress and returns its result."""
-        photo = as_picture(content)
+        with memory_errors("this photo"):
+            return (yield from self._paint(as_picture(content)))
+
+    def _paint(self, photo: Picture) -> Generator[Progress, None, Result]:
         keep, take = self.settings.weights
         if take == 0 and self.settings.strength is not None:
             return self._unchanged(photo)
@@ -117,7 +124,11 @@ class Painter:
         record = self.request(photo) | {
             "status": "complete",
             "working_size": list(photo.size),
+            "device": self.bench.device.type,
+            "dtype": str(self.bench.encoder.dtype).removeprefix("torch."),
+            "threads": self.settings.threads or torch.get_num_threads(),
             "steps": 0,
+            "loss": None,
         }
         return Result(Picture(photo.pixels, photo.alpha), record, [])
 
