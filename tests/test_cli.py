@@ -456,7 +456,7 @@ def test_strength_moves_from_photo_to_style(run: Program) -> None:
         distances.append(float(np.abs(load(out) - original).mean()))
     assert distances[0] == 0
     assert distances == sorted(distances)
-    assert distances[-1] > 2 * distances[1]
+    assert distances[-1] > 1.5 * distances[1]
 
 
 def test_half_strength_is_the_default(run: Program) -> None:
@@ -475,7 +475,7 @@ def test_half_strength_is_the_default(run: Program) -> None:
         ("--tv-weight", "2.5", 2.5),
         ("--content-layers", "relu2_2=1,relu3_1=0.5", {"relu2_2": 1.0, "relu3_1": 0.5}),
         ("--style-layers", "relu1_1 = 1, relu2_1", {"relu1_1": 1.0, "relu2_1": 1.0}),
-        ("--pooling", "max", "max"),
+        ("--pooling", "avg", "avg"),
         ("--padding", "zero", "zero"),
         ("--optimizer", "adam", "adam"),
         ("--init", "noise", "noise"),
@@ -682,7 +682,8 @@ def test_log(run: Program) -> None:
 def test_log_of_a_sheet_counts_all_layers(run: Program) -> None:
     arguments = ["reconstruct", "photo.png", *TO, "--layers", "relu1_1,relu2_1", "--json", "log"]
     run.good(*arguments, *SMALL)
-    *steps, last = log(run.folder / "log")
+    first, *steps, last = log(run.folder / "log")
+    assert (first["event"], first["output"]) == ("start", "out.png")
     assert [line["step"] for line in steps] == list(range(1, 11))
     assert last["settings"]["steps"] == 10
     assert last["seconds"] >= steps[-1]["seconds"]

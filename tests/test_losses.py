@@ -180,7 +180,7 @@ def test_the_gram_matrix_is_equation_3_over_the_positions(B: int) -> None:
     assert found.shape == (B, 4, 4)
     for b in range(B):
         np.testing.assert_allclose(found[b], slow_gram(F[b]) / 15, rtol=1e-5, atol=1e-6)
-    assert torch.equal(found, found.mT)
+    torch.testing.assert_close(found, found.mT, rtol=1e-6, atol=1e-6)
 
 
 def test_the_gram_matrix_by_hand() -> None:

@@ -342,7 +342,7 @@ def _pool_backward(gradient: Tensor, x: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "avg" and H % 2 == 0 and W % 2 == 0:
         # Autograd's own zeroes a buffer first and adds to it: twice the memory traffic.
         return F.interpolate(gradient.mul_(0.25), scale_factor=2, mode="nearest")
-    with torch.enable_grad():
+    with torch.enable_grad():  # once more forward: cheaper than to keep the indices of the maxima
         leaf = x.detach().requires_grad_()
         pooled = F.avg_pool2d(leaf, 2) if pooling == "avg" else F.max_pool2d(leaf, 2)
     return torch.autograd.grad(pooled, leaf, gradient)[0]

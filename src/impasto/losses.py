@@ -45,27 +45,50 @@ def gram_matrix(features: Tensor) -> Tensor:
     Returns:
         `(B, N, N)`, float32.
     """
-    B, N, h, w = features.shape
-    positions = features.permute(0, 2, 3, 1).reshape(B, h * w, N)  # no copy if channels-last
-    result: Tensor = _Gram.apply(positions)  # type: ignore[no-untyped-call]
+    result: Tensor = _Gram.apply(features)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Gram(torch.autograd.Function):
-    """FᵀF/M for F `(B, M, N)`. The result is symmetric, so one product is gradient enough."""
+    """F Fᵀ/M. The result is symmetric, so one product is gradient enough.
+
+    On the CPU both products are written as 1×1 convolutions: F Fᵀ is the weight gradient of one
+    whose input and output gradient are F. On channels-last features the convolution kernels are
+    twice as fast as the matrix product, which `benchmarks/loss_and_gradient.py` shows.
+    """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
+        N, M = features.shape[1], features[0, 0].numel()
         ctx.save_for_backward(features)
-        return (features.mT @ features).float() / features.shape[1]
+        if features.device.type == "cpu":
+            weight = features.new_empty(N, N, 1, 1)  # only its shape is read
+            products = [_weight_gradient(f, f, weight) for f in torch.split(features, 1)]
+            return torch.stack(products).view(-1, N, N).float() / M
+        flat = features.flatten(2)
+        return (flat @ flat.mT).float() / M
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (features,) = ctx.saved_tensors
-        symmetric = (gradient + gradient.mT) / features.shape[1]
-        result: Tensor = features @ symmetric.to(features.dtype)
+        N, M = features.shape[1], features[0, 0].numel()
+        symmetric = ((gradient + gradient.mT) / M).to(features.dtype)
+        if features.device.type == "cpu":
+            weights = symmetric.view(-1, N, N, 1, 1)
+            pairs = zip(torch.split(features, 1), weights, strict=True)
+            products = [F.conv2d(f, weight) for f, weight in pairs]
+            return products[0] if len(products) == 1 else torch.cat(products)
+        result: Tensor = (symmetric @ features.flatten(2)).view_as(features)
         return result
+
+
+def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of a 1×1 convolution's weight."""
+    result: Tensor = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
+    )[1]
+    return result
 
 
 def content_loss(features: Tensor, target: Tensor, normalize: Normalization = "mean") -> Tensor:
