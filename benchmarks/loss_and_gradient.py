@@ -1,9 +1,10 @@
 """What one step costs beside its bare convolutions.
 
-A step is the loss (content at relu4_2, style at relu1_1 ... relu5_1, total variation) and its
-gradient to the picture, with random weights. Bare convolutions are each layer's forward pass and
-its gradient to the input, alone, on tensors of the same sizes, dtype and memory layout. Both are
-timed in turn, and medians are compared; the peak memory is that of a process that only does steps.
+A step is the loss of Gatys et al. 2016 (content at relu4_2, style at relu1_1 ... relu5_1) with
+total variation, and its gradient to the picture; the weights are random. Bare convolutions are each
+layer's forward pass and its gradient to the input, alone, on tensors of the same sizes, dtype and
+memory layout. Both are timed in turn, and medians are compared; the peak memory is that of a
+process that only does steps.
 
     python benchmarks/loss_and_gradient.py [--plan vgg19] [--size 512] [--runs 7]
 """
@@ -23,7 +24,10 @@ import torch.nn.functional as F
 from impasto.compute import choose_dtype, keep_memory
 from impasto.encoder import Encoder
 from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
-from impasto.settings import CONTENT_LAYERS, STYLE_LAYERS, Padding
+from impasto.settings import Padding
+
+CONTENT = {"relu4_2": 1.0}
+STYLE = {f"relu{block}_1": 1.0 for block in range(1, 6)}
 
 
 def step(plan: str, size: int, dtype: torch.dtype, padding: Padding) -> Callable[[], None]:
@@ -34,8 +38,8 @@ def step(plan: str, size: int, dtype: torch.dtype, padding: Padding) -> Callable
     objective = make_objective(
         encoder,
         (size, size),
-        content=ContentTerm(photo, CONTENT_LAYERS, 1.0),
-        style=StyleTerm(Styles([style], [1.0]), STYLE_LAYERS, 20.0, (size, size)),
+        content=ContentTerm(photo, CONTENT, 1.0),
+        style=StyleTerm(Styles([style], [1.0]), STYLE, 20.0, (size, size)),
         tv_weight=1.0,
     )
 

@@ -42,7 +42,12 @@ MAX_SIDE: Final = 65_535
 
 
 CONTENT_LAYERS: Final[Layers] = MappingProxyType({"relu3_2": 1.0, "relu4_2": 1.0})
-STYLE_LAYERS: Final[Layers] = MappingProxyType({f"relu{block}_1": 1.0 for block in range(1, 6)})
+STYLE_LAYERS: Final[Layers] = MappingProxyType(
+    {"relu1_1": 2.0, "relu1_2": 2.0}
+    | {f"relu{block}_{i}": 1.0 for block in (2, 3, 4) for i in (1, 2)}
+    | {"relu5_1": 1.0}
+)
+"""Every layer of the bundled network; the first two, before any pooling, carry colour."""
 
 
 @dataclass(frozen=True, kw_only=True)
