@@ -253,22 +253,24 @@ class _Trunk(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, encoder: Encoder, wanted: tuple[bool, ...]) -> Any:
         steps = encoder._steps(len(wanted))
-        inputs: list[Tensor] = []  # what each step read, as deep as backward needs it
+        saved = [x]  # what every step gave, and of max pooling also where the maxima were
         outputs: list[Tensor] = []
         depth = 0
         for _, convolution in steps:
-            inputs.append(x)
-            if convolution is None:
-                pool = F.avg_pool2d if encoder.pooling == "avg" else F.max_pool2d
-                x = pool(x, 2)
-                continue
-            x = _convolve(x, *convolution, encoder.padding).relu_()
-            if wanted[depth]:
-                outputs.append(x)
-            depth += 1
+            if convolution is not None:
+                x = _convolve(x, *convolution, encoder.padding).relu_()
+                if wanted[depth]:
+                    outputs.append(x)
+                depth += 1
+            elif encoder.pooling == "avg":
+                x = F.avg_pool2d(x, 2)
+            else:
+                x, places = F.max_pool2d(x, 2, return_indices=True)
+                saved.append(places)
+            saved.append(x)
         ctx.encoder, ctx.wanted, ctx.steps = encoder, wanted, steps
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(*inputs, x)
+            ctx.save_for_backward(*saved)
         return tuple(outputs)
 
     @staticmethod
@@ -278,24 +280,21 @@ class _Trunk(torch.autograd.Function):
         encoder: Encoder = ctx.encoder
         pending = [seeds[sum(ctx.wanted[:i])] if w else None for i, w in enumerate(ctx.wanted)]
         gradient: Tensor | None = None  # with respect to the output of the step at hand; ours
-        output = saved.pop()
         for _, convolution in reversed(ctx.steps):
-            x = saved.pop()
+            output = saved.pop()
             if convolution is None:
                 assert gradient is not None
-                gradient = _pool_backward(gradient, x, encoder.pooling)
-            else:
-                seed = pending.pop()
-                if gradient is None:
-                    assert seed is not None
-                    gradient = seed.clone(memory_format=torch.channels_last)
-                elif seed is not None:
-                    gradient.add_(seed)
-                torch.ops.aten.threshold_backward.grad_input(
-                    gradient, output, 0, grad_input=gradient
-                )
-                gradient = _convolve_backward(gradient, x, convolution[0], encoder.padding)
-            output = x
+                places = saved.pop() if encoder.pooling == "max" else None
+                gradient = _pool_backward(gradient, saved[-1], places)
+                continue
+            seed = pending.pop()
+            if gradient is None:
+                assert seed is not None
+                gradient = seed.clone(memory_format=torch.channels_last)
+            elif seed is not None:
+                gradient.add_(seed)
+            torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
+            gradient = _convolve_backward(gradient, saved[-1], convolution[0], encoder.padding)
         return gradient, None, None
 
 
@@ -336,13 +335,25 @@ def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, padding: int) -
     return result
 
 
-def _pool_backward(gradient: Tensor, x: Tensor, pooling: Pooling) -> Tensor:
-    """The gradient of a 2×2 pooling with respect to its input `x`."""
+def _pool_backward(gradient: Tensor, x: Tensor, places: Tensor | None) -> Tensor:
+    """The gradient of a 2×2 pooling with respect to its input `x`.
+
+    Args:
+        gradient: with respect to its output; may be overwritten.
+        x: its input.
+        places: where the maxima were; None for average pooling.
+    """
+    result: Tensor
     H, W = x.shape[-2:]
-    if pooling == "avg" and H % 2 == 0 and W % 2 == 0:
-        # Autograd's own zeroes a buffer first and adds to it: twice the memory traffic.
-        return F.interpolate(gradient.mul_(0.25), scale_factor=2, mode="nearest")
-    with torch.enable_grad():  # once more forward: cheaper than to keep the indices of the maxima
-        leaf = x.detach().requires_grad_()
-        pooled = F.avg_pool2d(leaf, 2) if pooling == "avg" else F.max_pool2d(leaf, 2)
-    return torch.autograd.grad(pooled, leaf, gradient)[0]
+    if places is not None:
+        result = torch.ops.aten.max_pool2d_with_indices_backward(
+            gradient, x, [2, 2], [2, 2], [0, 0], [1, 1], False, places
+        )
+    elif H % 2 == 0 and W % 2 == 0:
+        # torch's own zeroes a buffer first and adds to it: twice the memory traffic.
+        result = F.interpolate(gradient.mul_(0.25), scale_factor=2, mode="nearest")
+    else:
+        result = torch.ops.aten.avg_pool2d_backward(
+            gradient, x, [2, 2], [2, 2], [0, 0], False, True, None
+        )
+    return result
