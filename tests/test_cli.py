@@ -348,7 +348,7 @@ def test_memory_running_out_is_one_line(run: Program, monkeypatch: pytest.Monkey
         raise MemoryError
 
     monkeypatch.setattr("impasto.jobs.transfer.guided_upsample", fail)
-    assert "memory" in run.bad("transfer", "photo.png", "style.png", *TO, *SMALL[2:])
+    assert "memory" in run.bad("transfer", "photo.png", "style.png", *TO, *SMALL[2:], "--quiet")
 
 
 def test_errors_come_as_one_line_from_the_real_program(run: Program) -> None:
@@ -494,12 +494,12 @@ def test_flag_changes_the_picture(flag: str, value: str, stored: object, run: Pr
 
 def test_scales(run: Program) -> None:
     save(run.folder / "photo.png", photo(80, 72))
-    flags = ["--size", "80", "--steps", "8"]
+    flags = ["--size", "80", "--steps", "12"]
     one = paint(run, "1.png", *flags, "--scales", "1")
     two = paint(run, "2.png", *flags, "--scales", "2", "--json", "log")
     assert not np.array_equal(load(one), load(two))
     steps = [line for line in log(run.folder / "log") if line["event"] == "step"]
-    assert [line["step"] for line in steps] == list(range(1, 9))
+    assert [line["step"] for line in steps] == list(range(1, 13))
     assert {line["scale"] for line in steps} == {1, 2}
 
 
@@ -860,3 +860,57 @@ def test_failure_leaves_the_old_file(run: Program, monkeypatch: pytest.MonkeyPat
     assert done.code == 2
     assert "disk is full" in done.err
     assert out.read_bytes() == before
+
+
+def test_foreign_files_are_not_taken_for_log_or_preview(run: Program) -> None:
+    for name, flag in (("mine.png", "--preview"), ("mine.txt", "--json")):
+        mine = run.folder / name
+        if flag == "--preview":
+            save(mine, photo())
+        else:
+            mine.write_text("dear diary")
+        before = mine.read_bytes()
+        message = run.bad("transfer", "photo.png", "style.png", *TO, *SMALL, flag, name)
+        assert "overwrite" in message
+        assert mine.read_bytes() == before
+        run.good("transfer", "photo.png", "style.png", *TO, *SMALL, flag, name, "--overwrite")
+        run.good("transfer", "photo.png", "style.png", *TO, *SMALL, flag, name)  # ours by now
+
+
+def test_log_cannot_be_the_result_under_another_spelling(run: Program) -> None:
+    (run.folder / "sub").mkdir()
+    run.bad("transfer", "photo.png", "style.png", *TO, *SMALL, "--json", "sub/../out.png")
+
+
+def test_interrupt_while_saving_still_saves(run: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def interrupted_once(*given: object, **options: object) -> list[str]:
+        calls.append(given)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return save_image(*given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("impasto.commands.save_image", interrupted_once)
+    code = run("transfer", "photo.png", "style.png", *TO, *SMALL).code
+    assert code == 130
+    assert record(run.folder / "out.png")["status"] == "complete"
+
+
+def test_nobody_reads_the_output(run: Program) -> None:
+    command = f"{sys.executable} -m impasto transfer photo.png style.png -o out.png --size 48"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} --steps 3 -q >&-; echo $?; {command} --steps 3 | true; "
+         "echo ${PIPESTATUS[0]}"],
+        cwd=run.folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["0", "0"]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_photo_among_several_is_reported_and_the_rest_painted(run: Program) -> None:
+    arguments = ["transfer", "photo.png", "missing.png", "-s", "style.png", "-o", "out/", *SMALL]
+    done = run(*arguments)
+    assert done.code == 2
+    assert "cannot read missing.png: no such file" in done.err
+    assert (run.folder / "out" / "photo.png").exists()

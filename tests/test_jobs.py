@@ -213,7 +213,9 @@ def test_progress(job: str) -> None:
 
 def test_progress_over_scales() -> None:
     content = Picture(photo(151, 111))
-    job = impasto.iter_transfer(content, Picture(painting()), size=96, scales=2, steps=9, threads=1)
+    job = impasto.iter_transfer(
+        content, Picture(painting()), size=96, scales=2, steps=12, threads=1
+    )
     finest = working_size((151, 111), 96)
     steps: list[int] = []
     done: list[float] = []
@@ -229,7 +231,7 @@ def test_progress_over_scales() -> None:
         assert so_far.partial
         assert so_far.settings["status"] == "partial"
         assert so_far.settings["steps"] == len(so_far.history) == progress.step
-    assert steps == list(range(1, 10))
+    assert steps == list(range(1, 13))
     assert scales == sorted(scales)
     assert set(scales) == {1, 2}
     assert done == sorted(set(done))
@@ -633,3 +635,53 @@ def test_encoder_of_the_public_interface(folder: Folder) -> None:
     sum(feature.sum() for feature in features.values()).backward()  # type: ignore[union-attr]
     assert x.grad is not None
     assert bool(x.grad.abs().sum() > 0)
+
+
+def test_a_little_strength_changes_the_photo_a_little() -> None:
+    content = Picture(photo(80, 64))
+    moved = []
+    for strength in (0.001, 0.03, 0.2, 0.5):
+        result = impasto.transfer(
+            content, Picture(painting()), size=80, steps=24, strength=strength, precision="float32"
+        )
+        change = result.image.pixels.astype(float) - content.pixels
+        moved.append(float(np.abs(change).mean()))
+    assert moved[0] < 1
+    assert moved == sorted(moved)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 12])
+def test_no_result_is_worse_than_the_photo(steps: int) -> None:
+    options: Any = {"size": 128, "steps": steps, "precision": "float32"}
+    content, style = Picture(photo(128, 96)), Picture(painting())
+    result = impasto.transfer(content, style, **options)
+    start = impasto.transfer(content, style, **options | {"steps": 1}).history[0]["loss"]
+    assert result.settings["working_size"] == [128, 96]
+    assert result.settings["loss"] <= start * (1 + 1e-6)
+
+
+def test_what_is_hidden_does_not_show() -> None:
+    visible = photo(64, 48)
+    alpha = np.full((48, 64), 255, np.uint8)
+    alpha[:, 32:] = 0
+    results = []
+    for hidden in (0, 200):
+        pixels = visible.copy()
+        pixels[:, 32:] = hidden
+        result = impasto.transfer(
+            Picture(pixels, alpha), Picture(painting()), size=64, steps=6, precision="float32"
+        )
+        results.append(result.image.pixels[:, :30])
+    assert np.array_equal(results[0], results[1])
+
+
+def test_kept_progress_keeps_its_meaning() -> None:
+    steps = list(impasto.iter_transfer(Picture(photo()), Picture(painting()), size=48, steps=9))
+    kept = steps[2].result()
+    assert kept.settings["steps"] == len(kept.history) == 3
+
+
+@pytest.mark.parametrize("style", [[("sample:strokes", 1, 2)], [("sample:strokes", "x")]])
+def test_odd_styles_are_refused(style: Any) -> None:
+    with pytest.raises(impasto.ImpastoError, match="above 0"):
+        impasto.transfer(Picture(photo()), style, size=48, steps=1)

@@ -239,8 +239,7 @@ def test_log_on_a_full_disk(tmp_path: Path) -> None:
     log = JsonLog(full)
     with pytest.raises(ImpastoError, match="disk is full"):
         log(progress())
-    with pytest.raises(OSError, match="28"):  # what is buffered is tried again
-        log.close()
+    log.close()  # what is buffered is tried again; it was said already
 
 
 def test_log_takes_any_name(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def plan(
         if form is not None:
             raise SettingsError("--format is for a folder; a file's own suffix says its format")
         return [Task(photos[0], Path(out))]
+    if Path(out).exists() and not Path(out).is_dir():
+        raise SettingsError(f"{out} is to be a folder, but there is a file of that name")
     suffix = "." + (form or "png").lower().removeprefix(".")
     if suffix not in SUFFIXES_OUT:
         known = ", ".join(known.removeprefix(".") for known in SUFFIXES_OUT)
@@ -73,9 +75,9 @@ def check_output(out: Path, inputs: Iterable[Path], *, make_folder: bool = False
     Raises:
         ImpastoError: saying which.
     """
-    check_output_path(out)
     if out.is_dir():
-        raise ImageError(f"cannot write {out}: it is a folder")
+        raise ImageError(f"cannot write {out}: it is a folder; name a file in it")
+    check_output_path(out)
     if not out.parent.is_dir() and not make_folder:
         raise ImageError(f"cannot write {out}: there is no folder {out.parent}; make it first")
     for path in inputs:

@@ -30,6 +30,7 @@ INTERRUPTED: Final = 130
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Repaints your photos in the style of any painting, on any computer, offline.",
@@ -67,7 +68,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "init": Flag(str, "INIT", "What to start from"),
     "scales": Flag(int, "N", "Coarse-to-fine scales; 0 starts at about 128 px", "scales"),
     "encoder": Flag(str, "NAME|PATH", "The network that looks"),
-    "preset": Flag(str, "NAME", "Settings to begin with; other flags go before it"),
+    "preset": Flag(str, "NAME", "Settings to begin with; flags that you give beat it"),
     "seed": Flag(int, "N", "Seed of every random draw"),
     "device": Flag(str, "auto|cpu|cuda|mps", "Where to compute"),
     "precision": Flag(str, "auto|float32|bfloat16", "In what to compute"),

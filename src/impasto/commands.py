@@ -4,6 +4,7 @@ Everything that can be found wrong without torch is found before it is imported.
 """
 
 import json
+import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -54,8 +55,8 @@ def run_transfer(
         photos, styles = photos[:1], photos[1:]
     make_settings(TransferSettings, options)
     sources = [_unmasked(parse_style(text)) for text in styles]
-    found = find_photos(photos)
-    several = len(photos) > 1 or any(resolve(text).path.is_dir() for text in photos)
+    found = find_photos(photos, missing_too=len(photos) > 1)
+    several = len(photos) > 1 or any(Path(text).is_dir() for text in photos)
     tasks = plan(found, out, form=form, several=several)
     batch = is_folder(out)
     inputs = [task.photo.path for task in tasks] + [style.source.path for style in sources]
@@ -69,7 +70,7 @@ def run_transfer(
         opened = [(desk.open(style.source), style.weight) for style in sources]
         options = desk.open_init(options)
         photo = None if batch else desk.open(tasks[0].photo)  # before torch's long import
-        desk.begin("getting ready")
+        desk.begin("getting ready" if photo is None else f"painting {tasks[0].photo.path.name}")
         from impasto.jobs.transfer import Painter
 
         painter = Painter(opened, **options)
@@ -83,6 +84,8 @@ def run_transfer(
 def run_texture(styles: Sequence[str], out: str, options: Options, common: "Common") -> int:
     """`impasto texture`. Returns the exit code."""
     make_settings(TextureSettings, options)
+    if options.get("init") == "content":
+        raise SettingsError("texture has no content; --init can be noise, style or a picture")
     sources = [_unmasked(parse_style(text)) for text in styles]
     inputs = [style.source.path for style in sources] + _init_path(options)
     check_output(Path(out), inputs)
@@ -90,7 +93,7 @@ def run_texture(styles: Sequence[str], out: str, options: Options, common: "Comm
     with _Desk(common, inputs, [Path(out)]) as desk:
         opened = [(desk.open(style.source), style.weight) for style in sources]
         options = desk.open_init(options)
-        desk.begin("getting ready")
+        desk.begin(f"texture of {sources[0].source.path.name}")
         from impasto.jobs.texture import iter_texture
 
         return desk.run(iter_texture(opened, **options), Path(out))
@@ -108,7 +111,7 @@ def run_reconstruct(image: str, out: str, options: Options, common: "Common") ->
     with _Desk(common, inputs, [Path(out)]) as desk:
         picture = desk.open(source)
         options = desk.open_init(options)
-        desk.begin("getting ready")
+        desk.begin(f"looking at {source.path.name}")
         from impasto.jobs.reconstruct import iter_reconstruct
 
         return desk.run(iter_reconstruct(picture, **options), Path(out))
@@ -126,16 +129,26 @@ class _Desk(ExitStack):
         self.reporter = self.enter_context(Reporter(common.quiet))
         self.preview: Preview | None = None
         self.log: JsonLog | None = None
+        pictures = {path.resolve() for path in outs}
         if common.preview:
-            check_output(Path(common.preview), inputs)
-            self.preview = Preview(Path(common.preview))
+            preview = Path(common.preview)
+            check_output(preview, inputs)
+            if preview.resolve() in pictures:
+                raise SettingsError(f"{preview} is to hold the result; choose another preview")
+            _check_replaceable(preview, common)
+            pictures.add(preview.resolve())
+            self.preview = Preview(preview, marked=common.metadata)
         if common.json:
-            if any(Path(common.json).exists() and Path(common.json).samefile(p) for p in inputs):
-                raise SettingsError(f"{common.json} is an input; choose another file for the log")
-            files = [*outs, *([Path(common.preview)] if common.preview else [])]
-            if any(Path(common.json).absolute() == path.absolute() for path in files):
-                raise SettingsError(f"{common.json} is to hold a picture; choose another log")
-            self.log = JsonLog(Path(common.json))
+            log = Path(common.json)
+            if log.resolve() in pictures | {path.resolve() for path in inputs}:
+                raise SettingsError(
+                    f"{log} is an input or a picture of this run; choose another log"
+                )
+            if not common.overwrite and not JsonLog.may_replace(log):
+                raise SettingsError(
+                    f"{log} is there and is no log of impasto's; choose another, or --overwrite it"
+                )
+            self.log = JsonLog(log)
             self.callback(self.log.close)
 
     def open(self, source: Source) -> Picture:
@@ -167,6 +180,7 @@ class _Desk(ExitStack):
         photo: Picture | None = None,
     ) -> int:
         """Runs one job and saves its result, or on Ctrl-C the best so far. Returns the code."""
+        began = time.monotonic()
         if painter and photo:
             self._say_size(painter, photo)
         if self.log:
@@ -187,9 +201,15 @@ class _Desk(ExitStack):
         except KeyboardInterrupt:
             self.reporter.end()
             if latest is not None:
-                self._save(latest.result(), out)
+                self._save(latest.result(), out, began)
             return INTERRUPTED
-        self._save(result, out)
+        if self.preview and not result.history:  # no strength, no steps
+            self.preview.show(result.image)
+        try:
+            self._save(result, out, began)
+        except KeyboardInterrupt:  # while it was written: it is finished, so write it all the same
+            self._save(result, out, began)
+            return INTERRUPTED
         return DONE
 
     def fail(self, error: ImpastoError, photo: Source) -> None:
@@ -198,10 +218,16 @@ class _Desk(ExitStack):
         if self.log:
             self.log.event("error", photo=photo.text, message=str(error))
 
-    def _save(self, result: Result, out: Path) -> None:
-        record = json.dumps(result.settings, ensure_ascii=False) if self.common.metadata else None
+    def _save(self, result: Result, out: Path, began: float) -> None:
+        record = (
+            json.dumps(result.settings, ensure_ascii=False, allow_nan=False)
+            if self.common.metadata
+            else None
+        )
         notes = save_image(result.image, out, record=record)
-        seconds = result.history[-1]["seconds"] if result.history else 0.0
+        if result.partial and record is None:
+            notes.append("without its record a later run cannot tell that this one is unfinished")
+        seconds = round(time.monotonic() - began, 3)
         if self.log:
             self.log.event(
                 "result", output=out.name, partial=result.partial, seconds=seconds,
@@ -215,6 +241,9 @@ class _Desk(ExitStack):
         self.reporter.result(out, f"({w}×{h} px, {how})")
 
     def _say_size(self, painter: "Painter", photo: Picture) -> None:
+        if painter.settings.strength == 0:
+            self.reporter.say("strength 0: the photo as it is")
+            return
         w, h = painter.working_size(photo)
         if photo.width > w or photo.height > h:
             self.reporter.say(
@@ -280,6 +309,6 @@ def _check_replaceable(out: Path, common: "Common") -> None:
     """A result of ours may be replaced by a newer one; anything else only if asked."""
     if out.exists() and not common.overwrite and read_settings(out) is None:
         raise ImpastoError(
-            f"{out} is there and was not made by impasto; choose another name, "
+            f"{out} is there and has no record of impasto's in it; choose another name, "
             "or replace it with --overwrite"
         )

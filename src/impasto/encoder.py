@@ -217,6 +217,10 @@ class Encoder:
             SettingsError: a layer is unknown, or the picture is too small for the deepest one.
         """
         self.check_layers(layers)
+        if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+            raise SettingsError(
+                f"a picture is floats (N, 3, H, W) in [0, 1], not {x.dtype} {tuple(x.shape)}"
+            )
         if not layers:
             return {}
         depth = 1 + max(self.layers.index(name) for name in layers)
@@ -229,7 +233,7 @@ class Encoder:
         x = (x.to(self.device) - self._mean) / self._std
         x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
         wanted = tuple(name in layers for name in self.layers[:depth])
-        outputs = _Trunk.apply(x, self, wanted)  # type: ignore[no-untyped-call]
+        outputs = _Trunk.apply(x, self, wanted, torch.is_grad_enabled() and x.requires_grad)  # type: ignore[no-untyped-call]
         names = [name for name in self.layers[:depth] if name in layers]
         found = dict(zip(names, outputs, strict=True))
         return {name: found[name] for name in layers}
@@ -251,7 +255,9 @@ class _Trunk(torch.autograd.Function):
     """The whole stack as one function, so that the backward pass can own its buffers."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, encoder: Encoder, wanted: tuple[bool, ...]) -> Any:
+    def forward(
+        ctx: Any, x: Tensor, encoder: Encoder, wanted: tuple[bool, ...], differentiable: bool
+    ) -> Any:
         steps = encoder._steps(len(wanted))
         saved = [x]  # what every step gave, and of max pooling also where the maxima were
         outputs: list[Tensor] = []
@@ -266,16 +272,19 @@ class _Trunk(torch.autograd.Function):
                 x = F.avg_pool2d(x, 2)
             else:
                 x, places = F.max_pool2d(x, 2, return_indices=True)
-                saved.append(places)
-            saved.append(x)
-        ctx.encoder, ctx.wanted, ctx.steps = encoder, wanted, steps
-        if ctx.needs_input_grad[0]:
+                if differentiable:
+                    saved.append(places)
+            if differentiable:
+                saved.append(x)
+        if differentiable:
+            ctx.encoder, ctx.wanted, ctx.steps = encoder, wanted, steps
+            ctx.set_materialize_grads(False)
             ctx.save_for_backward(*saved)
         return tuple(outputs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *seeds: Tensor) -> Any:
+    def backward(ctx: Any, *seeds: Tensor | None) -> Any:
         saved: list[Tensor] = list(ctx.saved_tensors)
         encoder: Encoder = ctx.encoder
         pending = [seeds[sum(ctx.wanted[:i])] if w else None for i, w in enumerate(ctx.wanted)]
@@ -283,11 +292,13 @@ class _Trunk(torch.autograd.Function):
         for _, convolution in reversed(ctx.steps):
             output = saved.pop()
             if convolution is None:
-                assert gradient is not None
                 places = saved.pop() if encoder.pooling == "max" else None
-                gradient = _pool_backward(gradient, saved[-1], places)
+                if gradient is not None:
+                    gradient = _pool_backward(gradient, saved[-1], places)
                 continue
             seed = pending.pop()
+            if gradient is None and seed is None:
+                continue  # nothing that was used is as deep as this
             if gradient is None:
                 assert seed is not None
                 gradient = seed.clone(memory_format=torch.channels_last)
@@ -295,7 +306,7 @@ class _Trunk(torch.autograd.Function):
                 gradient.add_(seed)
             torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
             gradient = _convolve_backward(gradient, saved[-1], convolution[0], encoder.padding)
-        return gradient, None, None
+        return gradient, None, None, None
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor, padding: Padding) -> Tensor:

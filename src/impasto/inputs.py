@@ -52,15 +52,16 @@ def as_styles(given: StyleLike | Sequence[StyleLike]) -> list[tuple[Picture, flo
         ImageError: one cannot be read.
         SettingsError: there is none, or a weight is not above 0.
     """
-    pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], int | float)
-    alone = pair or not isinstance(given, Sequence) or isinstance(given, str)
+    weighted = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], int | float)
+    alone = weighted or not isinstance(given, Sequence) or isinstance(given, str)
     styles: Sequence[StyleLike] = [given] if alone else given  # type: ignore[list-item, assignment]
     if not styles:
         raise SettingsError("there is no style picture; give at least one")
     found: list[tuple[Picture, float]] = []
     for style in styles:
-        picture, weight = style if isinstance(style, tuple) else (style, 1.0)
-        if not 0 < weight < float("inf"):
-            raise SettingsError(f"the weight of a style is {weight}; it has to be above 0")
+        pair = style if isinstance(style, tuple) else (style, 1.0)
+        if len(pair) != 2 or not isinstance(pair[1], int | float) or not 0 < pair[1] < 1e30:
+            raise SettingsError(f"a style is a picture or (picture, weight above 0), not {style!r}")
+        picture, weight = pair
         found.append((as_picture(picture), float(weight)))
     return found

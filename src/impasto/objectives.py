@@ -21,6 +21,9 @@ from impasto.settings import Layers, Normalization
 
 __all__ = ["ContentTerm", "StyleTerm", "Styles", "make_objective"]
 
+KEPT = 24
+"""How many sets of Gram matrices are kept: those of a few photo sizes, at every scale."""
+
 
 class Styles:
     """Style pictures and their weights, with the Gram matrices that have been made of them.
@@ -55,6 +58,8 @@ class Styles:
         """
         key = (encoder, level, finest, tuple(layers))
         if key not in self._grams:
+            while len(self._grams) >= KEPT:
+                del self._grams[next(iter(self._grams))]
             blend = {layer: torch.zeros((), device=encoder.device) for layer in layers}
             for picture, weight in zip(self.pictures, self.weights, strict=True):
                 H, W = picture.shape[-2:]

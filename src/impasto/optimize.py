@@ -57,6 +57,7 @@ class Iterate:
         loss: of the picture just tried.
         parts: of that loss, weighted.
         best: the picture of the lowest loss so far at this scale; do not write to it.
+        best_loss: its loss.
         note: what the user should hear about, in one line; else None.
     """
 
@@ -65,6 +66,7 @@ class Iterate:
     loss: float
     parts: Mapping[str, float]
     best: Tensor
+    best_loss: float
     note: str | None = None
 
 
@@ -259,13 +261,13 @@ def optimize(
     optimizer: OptimizerName = "lbfgs",
     memory: int = 10,
     rate: float = 0.02,
-) -> Generator[Iterate, None, Tensor]:
+) -> Generator[Iterate, None, tuple[Tensor, float]]:
     """Minimises the levels' objectives in turn, coarse to fine.
 
     Args:
         levels: the scales; at least one.
-        start: the picture with which a level begins, from its size and the last level's result
-            (None at the first).
+        start: the picture with which a level begins, from its size and the last level's result;
+            from None, that with which a run at this size would begin.
         optimizer: `lbfgs` (whose history is dropped at a new scale) or `adam` (whose moments are
             resampled).
         memory: L-BFGS pairs.
@@ -275,8 +277,8 @@ def optimize(
         An `Iterate` after every evaluation.
 
     Returns:
-        The best picture or the average of the iterates at the last scale, or even its start:
-        whichever has the lowest loss in float32.
+        A picture and its loss in float32: of the last scale's best picture, the average of its
+        iterates, its start, and the start of the whole run at that size, the one with the lowest.
 
     Raises:
         RunError: the loss of a scale's start is not finite.
@@ -298,16 +300,14 @@ def optimize(
             )
         best, best_loss, best_gradient = x, loss, gradient
         done += 1
-        yield Iterate(index, done, loss, parts, best)
+        yield Iterate(index, done, loss, parts, best, best_loss)
 
         method: LBFGS | Adam
         if optimizer == "lbfgs":
             method = LBFGS(x, loss, gradient, memory=memory)
         else:
-            if moments is not None:
-                method = Adam(x, loss, gradient, rate=rate, moments=moments(level.size))
-            else:
-                method = Adam(x, loss, gradient, rate=rate)
+            resampled = moments(level.size) if moments is not None else None
+            method = Adam(x, loss, gradient, rate=rate, moments=resampled)
         for _ in range(level.steps - 1):
             x = method.propose()
             parts, gradient = _evaluate(objective, x)
@@ -316,23 +316,24 @@ def optimize(
             note = _trouble(loss, first, gradient)
             if note:
                 method.retreat(best, best_loss, best_gradient)
-                yield Iterate(index, done, loss, parts, best, f"step {done}: {note}")
+                yield Iterate(index, done, loss, parts, best, best_loss, f"step {done}: {note}")
                 continue
             method.tell(x, loss, gradient)
             average.add(method.x)
             if loss < best_loss:
                 best, best_loss, best_gradient = x, loss, gradient
-            yield Iterate(index, done, loss, parts, best)
+            yield Iterate(index, done, loss, parts, best, best_loss)
 
         if isinstance(method, Adam):
             moments = method.moments
         picture = best
-        if index == len(levels) - 1 and average.total is not None:
-            judge = level.judge() if level.judge else objective
-            candidates = [best, average.picture(), begin]
-            picture = min(candidates, key=lambda x: _loss(judge, x))
-    assert picture is not None
-    return picture
+    judge = level.judge() if level.judge else objective
+    candidates = [best, begin, start(level.size, None)]
+    if average.total is not None:
+        candidates.append(average.picture())
+    judged = [(_loss(judge, x), x) for x in candidates]
+    lowest, picture = min(judged, key=lambda pair: pair[0])
+    return picture, lowest
 
 
 def _evaluate(objective: Objective, x: Tensor) -> tuple[dict[str, float], Tensor]:

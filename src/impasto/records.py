@@ -9,7 +9,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -27,8 +27,7 @@ def describe_input(role: str, picture: Picture, **more: Any) -> dict[str, Any]:
 
     The sum is that of the file; of a picture that came from no file, that of its pixels.
     """
-    # Either system's separators: a record names the file alike wherever it was made.
-    name = PureWindowsPath(picture.source).name if picture.source else None
+    name = Path(picture.source).name if picture.source else None
     of_pixels = hashlib.sha256(repr(picture.pixels.shape).encode() + picture.pixels.tobytes())
     if picture.alpha is not None:
         of_pixels.update(picture.alpha.tobytes())
@@ -52,7 +51,8 @@ def make_record(
     return {
         "record": RECORD_VERSION,
         "job": job,
-        "settings": dict(settings),
+        # A network given by its path is named without it: records travel with pictures.
+        "settings": dict(settings) | {"encoder": Path(settings.get("encoder", "")).name},
         "inputs": [dict(entry) for entry in inputs],
         "encoder": {"name": encoder[0], "sha256": encoder[1]},
         "versions": _versions(),

@@ -165,6 +165,15 @@ class TransferSettings(Settings):
             return 0.0, self.style_weight
         return self.content_weight, self.style_weight * (s / (1 - s)) ** 2
 
+    @property
+    def smoothing(self) -> float:
+        """What the weights against variation and ripple are multiplied by.
+
+        Below a strength of 0.5 they fade with the style, so that a weak one leaves the photo sharp.
+        """
+        s = 0.5 if self.strength is None else min(self.strength, 0.5)
+        return (s / (1 - s)) ** 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextureSettings(Settings):
@@ -202,6 +211,8 @@ class ReconstructSettings(Settings):
 
     size: int | Literal["full"] = 256
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+    ripple_weight: float = 0.0  # content alone, as the command says
+    precision: Precision = "float32"  # rounding weighs more than 1 % of so small a loss
     scales: int = 1
     steps: int = 150
     init: str = "noise"
@@ -290,7 +301,10 @@ def make_settings(kind: type[S], options: Mapping[str, Any]) -> S:
         if isinstance(values.get(name), str):
             values[name] = parse_layers(values[name])
     if isinstance(values.get("layers"), str):
-        values["layers"] = tuple(parse_layers(values["layers"]))
+        layers = parse_layers(values["layers"])
+        if set(layers.values()) != {1.0}:
+            raise SettingsError("the layers to reconstruct from have no weights: each is alone")
+        values["layers"] = tuple(layers)
     return kind(**values)
 
 

@@ -104,15 +104,20 @@ def parse_style(text: str) -> StyleSource:
     raise ImageError(f"cannot read {text}: no such file, nor one with :WEIGHT or @MASK after it")
 
 
-def find_photos(texts: Iterable[str]) -> list[Source]:
+def find_photos(texts: Iterable[str], *, missing_too: bool = False) -> list[Source]:
     """The photos meant by the positional arguments; a folder means the pictures in it, by name.
+
+    Args:
+        texts: as the user wrote them.
+        missing_too: whether a missing file is kept, to be reported when its turn comes.
 
     Raises:
         ImageError: there is no such file, or a folder has no picture in it.
     """
     found: list[Source] = []
     for text in texts:
-        source = resolve(text)
+        named = text.startswith("sample:") or not text
+        source = Source(text, Path(text)) if missing_too and not named else resolve(text)
         if not source.path.is_dir():
             found.append(source)
             continue

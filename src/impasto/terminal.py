@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -15,8 +17,9 @@ from rich.progress import Progress as Bars
 
 from impasto.errors import ImpastoError
 from impasto.files import os_reason
-from impasto.images import save_image
+from impasto.images import Picture, save_image
 from impasto.progress import Progress
+from impasto.records import RECORD_VERSION
 
 __all__ = ["JsonLog", "Preview", "Reporter"]
 
@@ -40,6 +43,7 @@ class Reporter:
         self._bars: Bars | None = None
         self._bar: TaskID | None = None
         self._said = 0.0
+        self._title = ""
 
     def begin(self, title: str) -> None:
         """A new job starts."""
@@ -48,7 +52,7 @@ class Reporter:
         if self.quiet:
             return
         if not self._console.is_terminal:
-            self.say(title)
+            self._title = title  # said with the first step: an error before it comes alone
             return
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
@@ -62,13 +66,18 @@ class Reporter:
 
     def __call__(self, progress: Progress) -> None:
         """Shows a step."""
+        if self._title:
+            self.say(self._title)
+            self._title = ""
         if progress.note:
             self.say(progress.note)
         w, h = progress.size
-        left = _duration(progress.seconds_left)
+        left = _duration(progress.seconds_left) + " left"
+        if progress.step == progress.steps:
+            left = "finishing"
         state = (
             f"step {progress.step}/{progress.steps} · scale {progress.scale}/{progress.scales} "
-            f"({w}×{h}) · loss {progress.loss:.4g} · {left} left"
+            f"({w}×{h}) · loss {progress.loss:.4g} · {left}"
         )
         if self._bars is not None and self._bar is not None:
             self._bars.update(self._bar, completed=progress.done, state=state)
@@ -97,9 +106,7 @@ class Reporter:
         self.end()
         if not self.quiet:
             line = f"{path}\n" if not text else f"{path}  {text}\n"
-            coding = sys.stdout.encoding or "utf-8"
-            sys.stdout.write(line.encode(coding, "replace").decode(coding))
-            sys.stdout.flush()
+            _tell(line)
 
     def __enter__(self) -> Self:
         return self
@@ -114,17 +121,27 @@ class Reporter:
 
 
 class Preview:
-    """Rewrites a picture file now and then with the best picture so far."""
+    """Rewrites a picture file now and then with the best picture so far.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        marked: whether it says that it is ours, so that a later run may replace it.
+    """
+
+    def __init__(self, path: Path, *, marked: bool = True) -> None:
         self.path = path
+        self._mark = json.dumps({"record": RECORD_VERSION, "status": "preview"}) if marked else None
         self._next = 0.0
 
     def __call__(self, progress: Progress) -> None:
         """Shows a step, if it is time."""
         if time.monotonic() >= self._next:
-            save_image(progress.picture(), self.path)
+            self.show(progress.picture())
             self._next = time.monotonic() + PREVIEW_EVERY
+
+    def show(self, picture: Picture) -> None:
+        """Writes a picture at once."""
+        save_image(picture, self.path, record=self._mark)
 
 
 class JsonLog:
@@ -156,7 +173,31 @@ class JsonLog:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with suppress(OSError):  # said already, when the line was written
+            self._file.close()
+
+    @staticmethod
+    def may_replace(path: Path) -> bool:
+        """Whether there is no such file, or an empty one, or a log of ours."""
+        try:
+            with path.open("rb") as file:
+                return file.read(9) in (b"", b'{"event":')
+        except FileNotFoundError:
+            return True
+        except OSError:  # the writer will say what is wrong
+            return not path.is_file()
+
+
+def _tell(line: str) -> None:
+    """Writes to standard output, if somebody reads it: the picture is saved in any case."""
+    if sys.stdout is None:
+        return
+    coding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(line.encode(coding, "replace").decode(coding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _finite(value: Any) -> Any:

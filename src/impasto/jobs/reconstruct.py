@@ -10,16 +10,15 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, Unpack
 
-import torch
 from torch import Tensor
 
 from impasto.compute import memory_errors
 from impasto.images import Picture
 from impasto.inputs import PictureLike, as_picture
-from impasto.jobs.run import Bench, Job, run
+from impasto.jobs.run import Bench, Job, Start, opened_init, run
 from impasto.objectives import ContentTerm, make_objective
 from impasto.progress import OnProgress, Progress, Result, drive
-from impasto.pyramid import Size, cover, noise, resample_picture, shrink, working_size
+from impasto.pyramid import cover, resample_picture, shrink, working_size
 from impasto.records import describe_input, make_record
 from impasto.settings import ReconstructOptions, ReconstructSettings, make_settings
 from impasto.sheet import contact_sheet
@@ -39,8 +38,7 @@ def iter_reconstruct(
 
 
 def _look(picture: Picture, options: ReconstructOptions) -> Generator[Progress, None, Result]:
-    init = options.get("init", "noise")
-    begun = None if init == "noise" else as_picture(init)
+    begun = opened_init(options.get("init", "noise"), ("noise",))
     if begun:
         options["init"] = describe_input("init", begun)["name"] or "picture"
     settings = make_settings(ReconstructSettings, options)
@@ -53,36 +51,28 @@ def _look(picture: Picture, options: ReconstructOptions) -> Generator[Progress, 
     record = make_record("reconstruct", settings.record(), inputs, encoder)
 
     finest = working_size(picture.size, None if settings.size == "full" else settings.size)
-    target = shrink(picture, finest).to(bench.device)
+    target = shrink(picture.over_white(), finest).to(bench.device)
     sheet = len(settings.layers) > 1
     total = len(settings.layers) * settings.steps
     done: list[Result] = []
     entries: list[dict[str, Any]] = []
     began = time.monotonic()
 
-    def start(size: Size, coarser: Tensor | None) -> Tensor:
-        if coarser is not None:
-            return resample_picture(coarser, size)
-        x = (
-            cover(begun.tensor(), size)
-            if begun
-            else noise(size, torch.Generator().manual_seed(settings.seed))
-        )
-        return x.to(bench.device)
+    start = Start(cover(begun.tensor(), finest) if begun else None, settings.seed)
 
     def finish(x: Tensor) -> Picture:
         return Picture.from_tensor(resample_picture(x, finest if sheet else picture.size))
 
-    def gather(last: Result) -> Result:
-        """The result so far: one picture, or a sheet of the layers done and the one at hand."""
+    def gather(last: Result, before: int, steps: int) -> Result:
+        """The result so far: one picture, or a sheet of the layers before and the one at hand."""
         if not sheet:
             return replace(last, image=Picture(last.image.pixels, picture.alpha))
-        results = [*done, last]
+        results = [*done[:before], last]
         captions = list(settings.layers[: len(results)])
         return Result(
             contact_sheet([[result.image for result in results]], columns=captions),
-            last.settings | {"steps": sum(len(result.history) for result in results)},
-            list(entries),
+            last.settings | {"steps": steps},
+            entries[:steps],
             last.partial or len(results) < len(settings.layers),
         )
 
@@ -115,10 +105,12 @@ def _look(picture: Picture, options: ReconstructOptions) -> Generator[Progress, 
                 steps=total,
                 done=(progress.done + number) / len(settings.layers),
                 seconds=seconds,
-                _result=lambda progress=progress: gather(progress.result()),  # type: ignore[misc]
+                _result=lambda progress=progress, number=number, step=step: gather(  # type: ignore[misc]
+                    progress.result(), number, step
+                ),
             )
         if number == len(settings.layers) - 1:
-            return gather(result)
+            return gather(result, number, total)
         done.append(result)
     raise AssertionError("there is at least one layer")
 

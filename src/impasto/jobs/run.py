@@ -1,7 +1,7 @@
 """One job from its settings to its result: what transfer, texture and reconstruct share."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,17 +10,23 @@ from torch import Tensor
 
 from impasto.compute import choose_device, choose_dtype, memory_errors, threads
 from impasto.encoder import Encoder
+from impasto.errors import SettingsError
 from impasto.images import Picture
+from impasto.inputs import as_picture
 from impasto.optimize import Iterate, Level, Objective, optimize
 from impasto.progress import Progress, Result
-from impasto.pyramid import Size, divide_steps, resample_picture, scale_sizes
+from impasto.pyramid import Size, divide_steps, noise, resample, resample_picture, scale_sizes
 from impasto.settings import Settings
 
-__all__ = ["Bench", "Job", "run"]
+__all__ = ["Bench", "Job", "Start", "opened_init", "run"]
 
 SHARE = 0.6
 """Each finer scale gets this share of the steps of the one before: form is found on the cheap
 scales, and too many steps on the finest one raise a ripple there."""
+
+
+FEWEST = 5
+"""Fewer steps than this a scale are not worth it: coarse scales are left out."""
 
 
 class Bench:
@@ -49,6 +55,11 @@ class Bench:
             dtype=dtype,
         )
 
+    def record(self, threads: int) -> dict[str, Any]:
+        """What a settings record says of the bench."""
+        dtype = str(self.encoder.dtype).removeprefix("torch.")
+        return {"device": self.device.type, "dtype": dtype, "threads": threads}
+
     def levels(self, finest: Size, objective: Callable[[Encoder, Size], Objective]) -> list[Level]:
         """The scales of a run, coarse to fine.
 
@@ -57,11 +68,10 @@ class Bench:
             objective: makes the objective for a network and a size.
         """
         sizes = scale_sizes(finest, self.settings.scales)
+        sizes = sizes[-max(1, self.settings.steps // FEWEST) :]  # few steps: the fine scales
         steps = divide_steps(self.settings.steps, [SHARE**i for i in range(len(sizes))])
         levels = []
         for size, count in zip(sizes, steps, strict=True):
-            if count == 0:  # fewer steps than scales
-                continue
             judged = self.judge is not self.encoder and size == finest
             levels.append(
                 Level(
@@ -72,6 +82,49 @@ class Bench:
                 )
             )
         return levels
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a job starts from: a picture, or noise.
+
+    From scale to scale, what has changed about a picture travels and its own fine detail stays;
+    so what no scale touches comes out as it went in.
+
+    Attributes:
+        picture: `(1, 3, H, W)` at the finest size; None for noise.
+        seed: of the noise.
+    """
+
+    picture: Tensor | None
+    seed: int
+
+    def __call__(self, size: Size, coarser: Tensor | None) -> Tensor:
+        """The start of a scale, as `optimize` asks for it."""
+        if self.picture is None:
+            if coarser is not None:
+                return resample_picture(coarser, size)
+            return noise(size, torch.Generator().manual_seed(self.seed))
+        here = resample_picture(self.picture, size)
+        if coarser is None:
+            return here
+        h, w = coarser.shape[-2:]
+        change = coarser - resample(self.picture, (w, h)).to(coarser.device)
+        return (here.to(coarser.device) + resample(change, size)).clamp_(0, 1)
+
+
+def opened_init(init: Any, words: Sequence[str]) -> Picture | None:
+    """The picture of an `init` option, laid over white; None if it is one of `words`.
+
+    Raises:
+        SettingsError: it is a word of another job.
+        ImageError: it cannot be read.
+    """
+    if isinstance(init, str) and init in ("content", "noise", "style"):
+        if init in words:
+            return None
+        raise SettingsError(f"init is {init!r}; here it can be {', '.join(words)} or a picture")
+    return as_picture(init).over_white()
 
 
 @dataclass
@@ -107,17 +160,15 @@ def run(job: Job) -> Generator[Progress, None, Result]:
     work = [level.steps * level.size[0] * level.size[1] for level in job.levels]
     history: list[dict[str, Any]] = []
 
-    def result(picture: Tensor, partial: bool) -> Result:
+    def result(picture: Tensor, loss: float, step: int, partial: bool) -> Result:
         record = job.record | {
             "status": "partial" if partial else "complete",
             "working_size": list(final),
-            "device": job.bench.device.type,
-            "dtype": str(job.bench.encoder.dtype).removeprefix("torch."),
-            "threads": count,
-            "steps": len(history),
-            "loss": history[-1]["loss"] if history else None,
+            **job.bench.record(count),
+            "steps": step,
+            "loss": loss,
         }
-        return Result(job.finish(picture.cpu()), record, list(history), partial)
+        return Result(job.finish(picture.cpu()), record, history[:step], partial)
 
     def progress(at: Iterate) -> Progress:
         level = job.levels[at.level]
@@ -136,7 +187,7 @@ def run(job: Job) -> Generator[Progress, None, Result]:
             seconds=time.monotonic() - began,
             note=at.note,
             _picture=lambda: Picture.from_tensor(resample_picture(at.best, final)),
-            _result=lambda: result(at.best, True),
+            _result=lambda: result(at.best, at.best_loss, at.step, True),
         )
 
     with threads(settings.threads) as count, memory_errors(f"{final[0]}×{final[1]} px"):
@@ -151,6 +202,7 @@ def run(job: Job) -> Generator[Progress, None, Result]:
             try:
                 now = progress(next(loop))
             except StopIteration as stop:
-                return result(stop.value, partial=False)
+                picture, loss = stop.value
+                return result(picture, loss, len(history), partial=False)
             history.append(now.record())
             yield now

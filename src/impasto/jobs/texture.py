@@ -3,17 +3,15 @@
 from collections.abc import Generator, Sequence
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from impasto.compute import memory_errors
-from impasto.errors import SettingsError
 from impasto.images import Picture
-from impasto.inputs import StyleLike, as_picture, as_styles
-from impasto.jobs.run import Bench, Job, run
+from impasto.inputs import StyleLike, as_styles
+from impasto.jobs.run import Bench, Job, Start, opened_init, run
 from impasto.objectives import Styles, StyleTerm, make_objective
 from impasto.progress import OnProgress, Progress, Result, drive
-from impasto.pyramid import Size, cover, noise, resample_picture, working_size
+from impasto.pyramid import cover, resample_picture, working_size
 from impasto.records import describe_input, make_record
 from impasto.settings import TextureOptions, TextureSettings, make_settings
 
@@ -31,12 +29,8 @@ def iter_texture(
 def _paint(
     pictures: list[tuple[Picture, float]], options: TextureOptions
 ) -> Generator[Progress, None, Result]:
-    init = options.get("init", "noise")
-    begun: Picture | None = None
-    if not (isinstance(init, str) and init in ("noise", "style")):
-        if init == "content":
-            raise SettingsError("texture has no content; init can be noise, style or a picture")
-        begun = as_picture(init)
+    begun = opened_init(options.get("init", "noise"), ("noise", "style"))
+    if begun:
         options["init"] = describe_input("init", begun)["name"] or "picture"
     settings = make_settings(TextureSettings, options)
     bench = Bench(settings)
@@ -62,16 +56,8 @@ def _paint(
         ),
     )
 
-    def start(size: Size, coarser: Tensor | None) -> Tensor:
-        if coarser is not None:
-            return resample_picture(coarser, size)
-        if begun:
-            x = cover(begun.tensor(), size)
-        elif settings.init == "style":
-            x = cover(styles.pictures[0], size)
-        else:
-            x = noise(size, torch.Generator().manual_seed(settings.seed))
-        return x.to(bench.device)
+    first = begun.tensor() if begun else styles.pictures[0] if settings.init == "style" else None
+    start = Start(None if first is None else cover(first, finest), settings.seed)
 
     def finish(painted: Tensor) -> Picture:
         return Picture.from_tensor(resample_picture(painted, settings.out_size))

@@ -9,10 +9,10 @@ from torch import Tensor
 from impasto.compute import memory_errors
 from impasto.images import Picture
 from impasto.inputs import PictureLike, StyleLike, as_picture, as_styles
-from impasto.jobs.run import Bench, Job, run
+from impasto.jobs.run import Bench, Job, Start, opened_init, run
 from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
 from impasto.progress import OnProgress, Progress, Result, drive
-from impasto.pyramid import Size, cover, noise, resample_picture, shrink, working_size
+from impasto.pyramid import Size, cover, resample_picture, shrink, working_size
 from impasto.records import describe_input, make_record
 from impasto.settings import TransferOptions, TransferSettings, make_settings
 from impasto.upsample import guided_upsample
@@ -37,10 +37,8 @@ class Painter:
             self._set_up(as_styles(style), options)
 
     def _set_up(self, pictures: list[tuple[Picture, float]], options: TransferOptions) -> None:
-        init = options.get("init", "content")
-        self._init: Picture | None = None
-        if not (isinstance(init, str) and init in ("content", "noise", "style")):
-            self._init = as_picture(init)
+        self._init = opened_init(options.get("init", "content"), ("content", "noise", "style"))
+        if self._init:
             options["init"] = describe_input("init", self._init)["name"] or "picture"
         self.settings = make_settings(TransferSettings, options)
         self.bench = Bench(self.settings)
@@ -80,9 +78,10 @@ class Painter:
         if take == 0 and self.settings.strength is not None:
             return self._unchanged(photo)
         finest = self.working_size(photo)
-        small = shrink(photo, finest)
+        small = shrink(photo.over_white(), finest)
         kept = ContentTerm(small.to(self.bench.device), self.settings.content_layers, keep)
         taken = StyleTerm(self._styles, self.settings.style_layers, take, finest)
+        smooth = self.settings.smoothing
         levels = self.bench.levels(
             finest,
             lambda encoder, size: make_objective(
@@ -90,30 +89,27 @@ class Painter:
                 size,
                 content=kept,
                 style=taken,
-                tv_weight=self.settings.tv_weight,
-                ripple_weight=self.settings.ripple_weight,
+                tv_weight=self.settings.tv_weight * smooth,
+                ripple_weight=self.settings.ripple_weight * smooth,
                 normalize=self.settings.normalize,
             ),
         )
-
-        def start(size: Size, coarser: Tensor | None) -> Tensor:
-            begun = coarser if coarser is not None else self._begin(size, kept.photo)
-            return resample_picture(begun, size).to(self.bench.device)
 
         def finish(painted: Tensor) -> Picture:
             painted = resample_picture(painted, finest)
             return Picture(guided_upsample(painted, photo.pixels), photo.alpha)
 
+        start = Start(self._begin(finest, kept.photo), self.settings.seed)
         job = Job("transfer", self.bench, levels, start, finish, self.request(photo))
         return (yield from run(job))
 
-    def _begin(self, size: Size, photo: Tensor) -> Tensor:
-        """The picture that the first scale starts from."""
+    def _begin(self, size: Size, photo: Tensor) -> Tensor | None:
+        """The picture to start from, at the finest size; None for noise."""
         if self._init is not None:
             return cover(self._init.tensor(), size)
         match self.settings.init:
             case "noise":
-                return noise(size, torch.Generator().manual_seed(self.settings.seed))
+                return None
             case "style":
                 return cover(self._styles.pictures[0], size)
             case _:
@@ -124,9 +120,7 @@ class Painter:
         record = self.request(photo) | {
             "status": "complete",
             "working_size": list(photo.size),
-            "device": self.bench.device.type,
-            "dtype": str(self.bench.encoder.dtype).removeprefix("torch."),
-            "threads": self.settings.threads or torch.get_num_threads(),
+            **self.bench.record(self.settings.threads or torch.get_num_threads()),
             "steps": 0,
             "loss": None,
         }
