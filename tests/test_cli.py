@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import impasto
-from impasto import cli
+from impasto import cli, images
 from impasto.images import SUFFIXES_OUT, read_record
 from impasto.pyramid import working_size
 from impasto.records import read_settings
@@ -889,7 +889,7 @@ def test_interrupt_while_saving_still_saves(run: Program, monkeypatch: pytest.Mo
         calls.append(given)
         if len(calls) == 1:
             raise KeyboardInterrupt
-        return save_image(*given, **options)  # type: ignore[arg-type]
+        return images.save_image(*given, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("impasto.commands.save_image", interrupted_once)
     code = run("transfer", "photo.png", "style.png", *TO, *SMALL).code
