@@ -685,3 +685,13 @@ def test_kept_progress_keeps_its_meaning() -> None:
 def test_odd_styles_are_refused(style: Any) -> None:
     with pytest.raises(impasto.ImpastoError, match="above 0"):
         impasto.transfer(Picture(photo()), style, size=48, steps=1)
+
+
+@pytest.mark.parametrize(("strength", "dtype"), [(0.5, "bfloat16"), (0.9, "float32")])
+def test_auto_precision_is_where_the_hardware_and_the_settings_agree(
+    strength: float, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impasto.compute._cpu_has_bfloat16", lambda: True)
+    options: Any = {"size": 48, "steps": 1, "device": "cpu", "strength": strength}
+    result = impasto.transfer(Picture(photo()), Picture(painting()), **options)
+    assert result.settings["dtype"] == dtype

@@ -361,3 +361,14 @@ def test_an_out_size_that_makes_no_sense_is_refused(text: str) -> None:
 def test_a_size_of_thousands_of_digits_is_refused_in_words(parse: Any) -> None:
     with pytest.raises(SettingsError):
         parse("9" * 5000)
+
+
+def test_bfloat16_is_left_alone_where_it_was_seen_to_cost_more_than_a_percent() -> None:
+    assert TransferSettings().tolerates_bfloat16
+    assert TransferSettings(strength=0.3).tolerates_bfloat16
+    assert TextureSettings().tolerates_bfloat16
+    assert not TransferSettings(strength=0.8).tolerates_bfloat16
+    assert not TransferSettings(strength=1).tolerates_bfloat16
+    assert not TransferSettings(content_weight=0.1).tolerates_bfloat16
+    assert not TransferSettings(normalize="sum").tolerates_bfloat16
+    assert not ReconstructSettings().tolerates_bfloat16

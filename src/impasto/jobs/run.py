@@ -42,7 +42,9 @@ class Bench:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.device = choose_device(settings.device)
-        self.encoder = self._load(choose_dtype(self.device, settings.precision))
+        exact = settings.precision == "auto" and not settings.tolerates_bfloat16
+        precision = "float32" if exact else settings.precision
+        self.encoder = self._load(choose_dtype(self.device, precision))
         full = self.encoder.dtype is torch.float32
         self.judge = self.encoder if full else self._load(torch.float32)
 
