@@ -2,8 +2,8 @@
 
     python tools/make_docs.py [--out docs/images] [--only transfers|photos|texture|layers]
 
-The photos come from scikit-image (`pip install -e ".[pictures]"`): the astronaut that impasto ships,
-and Chelsea the cat, a cup of coffee and a rocket, all of them in the public domain or CC0.
+The photos come from scikit-image (`pip install -e ".[pictures]"`): the astronaut that impasto
+ships, and Chelsea the cat, a cup of coffee and a rocket, all in the public domain or CC0.
 """
 
 import argparse
