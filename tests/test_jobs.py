@@ -15,6 +15,7 @@ from torch import Tensor
 
 import impasto
 from impasto import ImpastoError, Picture, Progress, Result
+from impasto.jobs.run import Start
 from impasto.losses import gram_matrix
 from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
 from impasto.pyramid import resample, working_size
@@ -695,3 +696,9 @@ def test_auto_precision_is_where_the_hardware_and_the_settings_agree(
     options: Any = {"size": 48, "steps": 1, "device": "cpu", "strength": strength}
     result = impasto.transfer(Picture(photo()), Picture(painting()), **options)
     assert result.settings["dtype"] == dtype
+
+
+def test_every_start_is_put_on_the_device() -> None:
+    elsewhere = torch.device("meta")  # a device that every machine has
+    for picture in (None, torch.rand(1, 3, 8, 8)):
+        assert Start(picture, 0, elsewhere)((8, 8), None).device == elsewhere

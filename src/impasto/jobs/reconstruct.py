@@ -58,7 +58,7 @@ def _look(picture: Picture, options: ReconstructOptions) -> Generator[Progress, 
     entries: list[dict[str, Any]] = []
     began = time.monotonic()
 
-    start = Start(cover(begun.tensor(), finest) if begun else None, settings.seed)
+    start = Start(cover(begun.tensor(), finest) if begun else None, settings.seed, bench.device)
 
     def finish(x: Tensor) -> Picture:
         return Picture.from_tensor(resample_picture(x, finest if sheet else picture.size))

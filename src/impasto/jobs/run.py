@@ -96,23 +96,26 @@ class Start:
     Attributes:
         picture: `(1, 3, H, W)` at the finest size; None for noise.
         seed: of the noise.
+        device: where the picture is to be; noise is drawn on the CPU, so alike for all devices.
     """
 
     picture: Tensor | None
     seed: int
+    device: torch.device
 
     def __call__(self, size: Size, coarser: Tensor | None) -> Tensor:
         """The start of a scale, as `optimize` asks for it."""
         if self.picture is None:
             if coarser is not None:
                 return resample_picture(coarser, size)
-            return noise(size, torch.Generator().manual_seed(self.seed))
-        here = resample_picture(self.picture, size)
+            return noise(size, torch.Generator().manual_seed(self.seed)).to(self.device)
+        picture = self.picture.to(self.device)
+        here = resample_picture(picture, size)
         if coarser is None:
             return here
         h, w = coarser.shape[-2:]
-        change = coarser - resample(self.picture, (w, h)).to(coarser.device)
-        return (here.to(coarser.device) + resample(change, size)).clamp_(0, 1)
+        change = coarser - resample(picture, (w, h))
+        return (here + resample(change, size)).clamp_(0, 1)
 
 
 def opened_init(init: Any, words: Sequence[str]) -> Picture | None:

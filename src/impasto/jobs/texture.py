@@ -57,7 +57,7 @@ def _paint(
     )
 
     first = begun.tensor() if begun else styles.pictures[0] if settings.init == "style" else None
-    start = Start(None if first is None else cover(first, finest), settings.seed)
+    start = Start(None if first is None else cover(first, finest), settings.seed, bench.device)
 
     def finish(painted: Tensor) -> Picture:
         return Picture.from_tensor(resample_picture(painted, settings.out_size))

@@ -99,7 +99,7 @@ class Painter:
             painted = resample_picture(painted, finest)
             return Picture(guided_upsample(painted, photo.pixels), photo.alpha)
 
-        start = Start(self._begin(finest, kept.photo), self.settings.seed)
+        start = Start(self._begin(finest, kept.photo), self.settings.seed, self.bench.device)
         job = Job("transfer", self.bench, levels, start, finish, self.request(photo))
         return (yield from run(job))
 
