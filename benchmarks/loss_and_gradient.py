@@ -24,9 +24,10 @@ import torch.nn.functional as F
 from impasto.compute import choose_dtype, keep_memory
 from impasto.encoder import Encoder
 from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
-from impasto.settings import Padding
+from impasto.settings import Padding, Settings
 
 CONTENT = {"relu4_2": 1.0}
+SETTINGS = Settings(tv_weight=1.0, ripple_weight=0.0)
 STYLE = {f"relu{block}_1": 1.0 for block in range(1, 6)}
 
 
@@ -40,7 +41,7 @@ def step(plan: str, size: int, dtype: torch.dtype, padding: Padding) -> Callable
         (size, size),
         content=ContentTerm(photo, CONTENT, 1.0),
         style=StyleTerm(Styles([style], [1.0]), STYLE, 20.0, (size, size)),
-        tv_weight=1.0,
+        settings=SETTINGS,
     )
 
     def run() -> None:

@@ -62,8 +62,7 @@ def compare_precisions(size: int) -> None:
             (size, size),
             content=ContentTerm(photo, settings.content_layers, keep),
             style=StyleTerm(style, settings.style_layers, take, (size, size)),
-            tv_weight=settings.tv_weight,
-            ripple_weight=settings.ripple_weight,
+            settings=settings,
         )
         losses = []
         for precision in ("float32", "bfloat16"):

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,15 +16,17 @@ from torch import Tensor
 
 import impasto
 from impasto import ImpastoError, Picture, Progress, Result
-from impasto.jobs.run import Start
+from impasto.jobs.run import Bench, Start
 from impasto.losses import gram_matrix
 from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
 from impasto.pyramid import resample, working_size
 from impasto.settings import (
     CONTENT_LAYERS,
     STYLE_LAYERS,
+    Noise,
     ReconstructOptions,
     TextureOptions,
+    TextureSettings,
     TransferOptions,
     TransferSettings,
     make_settings,
@@ -378,7 +381,7 @@ def objective(content: Array, style: Array, settings: TransferSettings) -> Calla
         size,
         content=ContentTerm(Picture(content).tensor(), settings.content_layers, keep),
         style=StyleTerm(Styles([Picture(style).tensor()], [1]), settings.style_layers, take, size),
-        normalize=settings.normalize,
+        settings=replace(settings, tv_weight=0.0, ripple_weight=0.0),
     )
 
     def evaluate(pixels: Array) -> float:
@@ -699,6 +702,47 @@ def test_auto_precision_is_where_the_hardware_and_the_settings_agree(
 
 
 def test_every_start_is_put_on_the_device() -> None:
+    bench = Bench(TransferSettings())
     elsewhere = torch.device("meta")  # a device that every machine has
     for picture in (None, torch.rand(1, 3, 8, 8)):
-        assert Start(picture, 0, elsewhere)((8, 8), None).device == elsewhere
+        bench.device = elsewhere
+        assert Start(picture, bench)((8, 8), None).device == elsewhere
+
+
+# Noise starts
+
+
+@pytest.mark.parametrize(
+    ("noise", "low", "high"),
+    [("uniform", [0.0] * 3, [1.0] * 3), ("centred", None, None), ("faint", None, None)],
+)
+def test_how_a_noise_start_is_drawn(noise: Noise, low: Any, high: Any) -> None:
+    bench = Bench(TextureSettings(noise=noise, clip="end", seed=3))
+    mean = np.array(bench.encoder.plan.mean)
+    if noise == "centred":  # [0, 255) − 128, around what the network takes for zero
+        low, high = mean - 128 / 255, mean + 127 / 255
+    elif noise == "faint":
+        low, high = mean - 0.025 / 255, mean + 0.025 / 255
+    x = Start(None, bench)((64, 48), None)
+    assert x.shape == (1, 3, 48, 64)
+    for channel in range(3):
+        values = x[0, channel].double().numpy()
+        width = high[channel] - low[channel]
+        assert low[channel] - 1e-6 <= values.min() <= low[channel] + 0.02 * width
+        assert high[channel] - 0.02 * width <= values.max() <= high[channel] + 0.005
+        assert abs(values.mean() - (low[channel] + high[channel]) / 2) < 0.02 * width + 0.002
+    assert torch.equal(x, Start(None, bench)((64, 48), None))
+
+
+def test_a_centred_start_is_a_picture_where_every_trial_is_one() -> None:
+    x = Start(None, Bench(TextureSettings(noise="centred")))((64, 48), None)
+    assert float(x.min()) == 0
+    assert float(x.max()) <= 1
+
+
+def test_a_round_tells_its_loss_and_seconds() -> None:
+    options: Any = {"out_size": (32, 32), "steps": 6, "rounds": 3, "scales": 1}
+    notes = [each.note for each in impasto.iter_texture(Picture(painting()), **options)]
+    assert [note is not None for note in notes] == [False, True] * 3
+    for number, note in enumerate(notes[1::2], 1):
+        assert re.fullmatch(rf"round {number}: loss [\d.e+-]+, \d+\.\d s", note or "")

@@ -23,6 +23,9 @@ from impasto.losses import (
 from impasto.settings import Normalization
 
 Array = NDArray[np.float64]
+PIXELS = 60
+"""H·W of the picture that the features are of, where that matters."""
+
 NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 
 
@@ -46,8 +49,15 @@ def slow_content(F: Array, P: Array, normalize: Normalization) -> float:
     for f, p in zip(F.flatten(), P.flatten(), strict=True):
         squared += (f - p) ** 2
         energy += p**2
-    divisor = {"sum": 1.0, "mean": F.size, "gatys": 2.0, "relative": energy}[normalize]
-    return squared / divisor
+    match normalize:
+        case "sum" | "keras":
+            return squared
+        case "mean" | "fastai":
+            return squared / F.size
+        case "gatys":
+            return squared / 2
+        case "relative":
+            return squared / energy
 
 
 def slow_gram(F: Array) -> Array:
@@ -83,6 +93,10 @@ def slow_style(F: Array, S: Array, normalize: Normalization) -> float:
             return float(squared / M**2 / (B * N**2))
         case "gatys":
             return float(squared / (4 * N**2 * M**2))
+        case "keras":  # of the sums, with the picture's own 3 channels and pixels
+            return float(squared / (4 * 3**2 * PIXELS**2))
+        case "fastai":  # of F Fᵀ / (NM), over all B N² terms
+            return float(squared / (N * M) ** 2 / (B * N**2))
         case "relative":
             return squared / energy
 
@@ -119,7 +133,8 @@ def slow_second_variation(x: Array) -> float:
 
 def fast_style(F: Tensor, S: Tensor, normalize: Normalization) -> Tensor:
     """As the jobs put it together."""
-    return style_loss(gram_matrix(F), gram_matrix(S), F[0, 0].numel(), normalize)
+    positions = F[0, 0].numel()
+    return style_loss(gram_matrix(F), gram_matrix(S), positions, normalize, pixels=PIXELS)
 
 
 def central_differences(f: Callable[[Array], float], x: Array, step: float = 1e-4) -> Array:
@@ -317,6 +332,26 @@ def test_total_variation_by_hand() -> None:
     assert float(total_variation(larger)) == pytest.approx(sum(squares) / 27)
     rooted = sum(square**0.625 for square in squares)
     assert float(total_variation(larger, 1.25)) == pytest.approx(rooted / 27, rel=1e-5)
+
+
+def test_the_sum_of_total_variation_in_units_of_255() -> None:
+    """Σ(a² + b²)^1.25 over the pixels that have both neighbours, in 0..255 units."""
+    x = np.random.default_rng(4).random((1, 3, 5, 7)).astype(np.float32).astype(float)
+    y, expected = x * 255, 0.0
+    for plane in y[0]:
+        for i in range(4):
+            for j in range(6):
+                a, b = plane[i, j] - plane[i + 1, j], plane[i, j] - plane[i, j + 1]
+                expected += (a**2 + b**2) ** 1.25
+    found = total_variation(tensor(x), 2.5, reduction="sum", pixel_range=255)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    in_units = total_variation(tensor(x), 2.5, reduction="sum")
+    assert float(found / in_units) == pytest.approx(255**2.5, rel=1e-4)  # about a million
+    flat = torch.full((1, 3, 4, 4), 0.5)
+    assert not gradient_of(
+        lambda x: total_variation(x, 2.5, reduction="sum", pixel_range=255), flat.numpy()
+    ).any()
+    assert float(total_variation(tensor(x[..., :1]), 2.5, reduction="sum")) == 0  # no such pixel
 
 
 @pytest.mark.parametrize("beta", [2.0, 1.25, 1.0, 3.0])

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from impasto.errors import RunError
 from impasto.jobs.run import Bench
-from impasto.optimize import LBFGS, Adam, Iterate, Level, Objective, optimize
+from impasto.optimize import LBFGS, Iterate, Level, Objective, optimize
 from impasto.pyramid import Size, resample
-from impasto.settings import OptimizerName, TransferSettings, make_settings
+from impasto.settings import OptimizerName, Settings, TransferSettings, make_settings
 
 SIZE: Size = (6, 4)
 BOTH: tuple[OptimizerName, ...] = ("lbfgs", "adam")
+ADAM = Settings(optimizer="adam")
 
 
 def draw(seed: int, low: float = 0.0, high: float = 1.0, size: Size = SIZE) -> Tensor:
@@ -86,7 +87,7 @@ def finish(levels: list[Level], x: Tensor, **options: Any) -> tuple[list[Iterate
     def start(size: Size, coarser: Tensor | None) -> Tensor:
         return resample(x if coarser is None else coarser, size).clamp(0, 1)
 
-    loop = optimize(levels, start, **options)
+    loop = optimize(levels, start, Settings(**options))
     iterates = []
     while True:
         try:
@@ -291,7 +292,7 @@ def test_each_level_begins_with_the_best_of_the_last() -> None:
         return draw(6, size=size)
 
     levels = [level(small, 9), level(large, 3, (12, 8))]
-    iterates = list(optimize(levels, start, optimizer="adam", rate=0.3))
+    iterates = list(optimize(levels, start, Settings(optimizer="adam", rate=0.3)))
     # The last call asks for what a run at the last size would have begun with.
     assert [size for size, _ in given] == [SIZE, (12, 8), (12, 8)]
     assert given[2][1] is None
@@ -314,7 +315,7 @@ def test_an_objective_is_made_when_its_level_begins_and_once() -> None:
         Level(SIZE, 2, maker("small", SIZE), maker("never", SIZE)),
         Level((12, 8), 2, maker("large", (12, 8)), maker("judge", (12, 8))),
     ]
-    loop = optimize(levels, lambda size, coarser: draw(1, size=size))
+    loop = optimize(levels, lambda size, coarser: draw(1, size=size), Settings())
     seen = []
     for _ in loop:
         seen.append(list(made))
@@ -502,7 +503,7 @@ def test_adam_is_torchs_adam() -> None:
         return (weights * (y - target).abs() ** 3).sum()
 
     theirs = x.clone().requires_grad_()
-    torchs = torch.optim.Adam([theirs], lr=0.01, betas=(Adam.BETA1, Adam.BETA2), eps=Adam.EPSILON)
+    torchs = torch.optim.Adam([theirs], lr=0.01, betas=(ADAM.beta1, ADAM.beta2), eps=ADAM.epsilon)
     asked = Recorded(parted(loss))
     finish([level(asked, 30)], x, optimizer="adam", rate=0.01)
     for trial in asked.trials:
@@ -538,16 +539,16 @@ def test_adam_takes_its_moments_to_the_next_scale() -> None:
     m = v = torch.zeros_like(draw(1))
     for x in small.trials:  # Kingma & Ba 2015, algorithm 1
         gradient = 2 * (x - draw(1))
-        m = Adam.BETA1 * m + (1 - Adam.BETA1) * gradient
-        v = Adam.BETA2 * v + (1 - Adam.BETA2) * gradient**2
-    m, v = m / (1 - Adam.BETA1**8), v / (1 - Adam.BETA2**8)
+        m = ADAM.beta1 * m + (1 - ADAM.beta1) * gradient
+        v = ADAM.beta2 * v + (1 - ADAM.beta2) * gradient**2
+    m, v = m / (1 - ADAM.beta1**8), v / (1 - ADAM.beta2**8)
     m, v = (F.interpolate(each, (8, 12), mode="bicubic", antialias=True) for each in (m, v))
     v = v.clamp(min=0)
     for x, after in itertools.pairwise(large.trials):
         gradient = 2 * (x - draw(1, size=size))
-        m = Adam.BETA1 * m + (1 - Adam.BETA1) * gradient
-        v = Adam.BETA2 * v + (1 - Adam.BETA2) * gradient**2
-        expected = (x - rate * m / (v.sqrt() + Adam.EPSILON)).clamp(0, 1)
+        m = ADAM.beta1 * m + (1 - ADAM.beta1) * gradient
+        v = ADAM.beta2 * v + (1 - ADAM.beta2) * gradient**2
+        expected = (x - rate * m / (v.sqrt() + ADAM.epsilon)).clamp(0, 1)
         torch.testing.assert_close(after, expected, rtol=0, atol=1e-4)
 
 
@@ -634,3 +635,71 @@ def test_a_single_step_gives_the_start() -> None:
     assert torch.equal(result, x)
     assert len(iterates) == 1
     assert iterates[0].loss == pytest.approx(value(distance(draw(1)), x))
+
+
+# Rounds, and pixels that are clamped late
+
+
+def test_rounds_divide_the_steps_and_each_begins_where_the_last_was_best() -> None:
+    objective = Recorded(parted(waves))
+    iterates, result = finish([level(objective, 10)], draw(1), rounds=3)
+    assert [each.step for each in iterates] == list(range(1, 11))
+    assert [each.round for each in iterates] == [None, None, 1, None, None, None, 2, None, None, 3]
+    for first, last in ((3, 2), (7, 6)):  # evaluated again: an optimiser that knows nothing
+        assert torch.equal(objective.trials[first], iterates[last].best)
+        change = (objective.trials[first + 1] - objective.trials[first]).abs().mean()
+        assert float(change) <= 0.0101  # LBFGS.first: its first step, of steepest descent
+    assert value(objective, result) <= iterates[-1].best_loss
+
+
+def test_one_round_says_nothing_of_it() -> None:
+    iterates, _ = finish([level(parted(waves), 4)], draw(1))
+    assert {each.round for each in iterates} == {None}
+
+
+def test_more_rounds_than_steps() -> None:
+    iterates, _ = finish([level(parted(waves), 3)], draw(1), rounds=20)
+    assert [each.round for each in iterates] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("optimizer", BOTH)
+def test_pixels_clamped_only_at_the_end_leave_the_range_until_then(
+    optimizer: OptimizerName,
+) -> None:
+    target = draw(3, -0.5, 1.5)
+    objective = Recorded(distance(target))
+    _, result = finish([level(objective, 60)], draw(1), optimizer=optimizer, rate=0.1, clip="end")
+    assert float(objective.trials[-1].min()) < -0.2
+    assert float(objective.trials[-1].max()) > 1.2
+    torch.testing.assert_close(result, target.clamp(0, 1), rtol=0, atol=0.05)
+    assert all(float(x.min()) >= 0 and float(x.max()) <= 1 for x in objective.judged)
+
+
+@pytest.mark.parametrize("optimizer", BOTH)
+def test_pixels_clamped_after_every_round(optimizer: OptimizerName) -> None:
+    objective = Recorded(distance(draw(3, -0.5, 1.5)))
+    options: dict[str, Any] = {"optimizer": optimizer, "rate": 0.1, "rounds": 3, "clip": "round"}
+    iterates, _ = finish([level(objective, 30)], draw(1), **options)
+    outside = [bool(((x < 0) | (x > 1)).any()) for x in objective.trials]
+    assert not any(outside[i] for i in (0, 10, 20))
+    assert all(outside[i] for i in (9, 19, 29))
+    for i in (10, 20):
+        assert torch.equal(objective.trials[i], iterates[i - 1].best.clamp(0, 1))
+
+
+def test_adam_in_units_of_255() -> None:
+    """Rate 5, β 0.99 and 0.999, ε 0.1, of pixels in 0..255, against torch's own."""
+    target = draw(3) * 255
+    pixels = (draw(1, 0.3, 0.7) * 255).requires_grad_()
+    torchs = torch.optim.Adam([pixels], lr=5.0, betas=(0.99, 0.999), eps=0.1)
+    ours = Recorded(parted(lambda x: 1e-4 * (x * 255 - target).square().sum()))
+    options = {"rate": 5.0, "beta1": 0.99, "beta2": 0.999, "epsilon": 0.1, "pixel_range": 255}
+    finish([level(ours, 12)], draw(1, 0.3, 0.7), optimizer="adam", **options)
+    for trial in ours.trials:
+        torch.testing.assert_close(trial * 255, pixels.detach(), rtol=0, atol=0.01)
+        torchs.zero_grad()
+        loss = 1e-4 * (pixels - target).square().sum()
+        (pixels.grad,) = torch.autograd.grad(loss, pixels)
+        torchs.step()
+        with torch.no_grad():
+            pixels.clamp_(0, 255)

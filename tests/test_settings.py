@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from impasto import settings as settings_module
 from impasto.errors import SettingsError
+from impasto.presets import PRESETS, Preset
 from impasto.settings import (
     MAX_SIDE,
-    PRESETS,
     ReconstructOptions,
     ReconstructSettings,
     Settings,
@@ -37,13 +37,24 @@ KINDS: list[tuple[type[Settings], Any]] = [
 JOBS = [kind for kind, _ in KINDS]
 
 
+def preset(**values: Any) -> Preset:
+    return Preset(summary="", source="", values=values)
+
+
 @pytest.fixture
-def presets(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Mapping[str, Any]]:
-    """Two presets of our own beside `default`."""
+def presets(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Preset]:
+    """Three presets of our own beside `default`."""
     table = {
-        "default": {},
-        "quick": {"steps": 7, "size": 100, "style_layers": {"relu2_1": 1.0}},
-        "odd": {"memory": 3, "optimizer": "adam"},
+        "default": preset(),
+        "quick": preset(steps=7, size=100, style_layers={"relu2_1": 1.0}),
+        "odd": preset(memory=3, optimizer="adam"),
+        "jobs": Preset(
+            summary="",
+            source="",
+            values={"encoder": "vgg19", "steps": 5, "style_layers": "relu5_4"},
+            jobs={"texture": {"steps": 6}},
+            slim={"style_layers": "relu5_1", "tv_weight": 2.0},
+        ),
     }
     monkeypatch.setattr(settings_module, "PRESETS", MappingProxyType(table))
     return table
@@ -59,15 +70,40 @@ def test_without_options_everything_is_the_default(kind: type[Settings]) -> None
 
 
 @pytest.mark.parametrize("kind", JOBS)
+@pytest.mark.parametrize("slim", [False, True])
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_every_preset_makes_sound_settings_for_every_job(kind: type[Settings], preset: str) -> None:
-    made = make_settings(kind, {"preset": preset})
+def test_every_preset_makes_sound_settings_for_every_job(
+    kind: type[Settings], preset: str, slim: bool
+) -> None:
+    options = {"preset": preset} | ({"encoder": "slim"} if slim else {})
+    made = make_settings(kind, options)
     assert made.preset == preset
-    names = {field.name for each in JOBS for field in dataclasses.fields(each)}
-    assert PRESETS[preset].keys() <= names - {"preset"}
-    for name, value in PRESETS[preset].items():
-        if hasattr(made, name):
-            assert getattr(made, name) == value
+    names = {field.name for each in JOBS for field in dataclasses.fields(each)} - {"preset"}
+    found = PRESETS[preset]
+    assert found.ours <= found.values.keys() | {k for job in found.jobs.values() for k in job}
+    for values in (found.values, found.slim, *found.jobs.values()):
+        assert values.keys() <= names
+    expected = found.settings(kind.job, slim=made.encoder == "slim")
+    for name, value in expected.items():
+        if hasattr(made, name) and name != "encoder":
+            parsed = parse_layers(value) if isinstance(value, str) and "relu" in value else value
+            got = getattr(made, name)
+            assert got == (tuple(parsed) if name == "layers" else parsed)
+
+
+def test_a_preset_may_differ_by_job_and_by_network(presets: object) -> None:
+    options: dict[str, Any] = {"preset": "jobs"}
+    literal = make_settings(TransferSettings, options)
+    assert (literal.encoder, literal.steps, literal.tv_weight) == ("vgg19", 5, 0)
+    assert literal.style_layers == {"relu5_4": 1.0}
+    for name in ("slim", "slim-v0", "slim-1"):
+        small = make_settings(TextureSettings, options | {"encoder": name})
+        assert (small.encoder, small.steps, small.tv_weight) == (name, 6, 2)
+        assert small.style_layers == {"relu5_1": 1.0}
+    mine = make_settings(TransferSettings, options | {"encoder": "a/slim.safetensors"})
+    assert mine.style_layers == {"relu5_4": 1.0}
+    given = make_settings(TransferSettings, options | {"encoder": "slim", "tv_weight": 1.0})
+    assert given.tv_weight == 1
 
 
 def test_an_option_beats_the_preset_which_beats_the_default(presets: object) -> None:
@@ -128,7 +164,8 @@ def test_the_keyword_arguments_take_what_the_fields_take(
     kind: type[Settings], options: Any
 ) -> None:
     hints, keywords = typing.get_type_hints(kind), typing.get_type_hints(options)
-    for name, hint in hints.items():
+    for name in (field.name for field in dataclasses.fields(kind)):
+        hint = hints[name]
         if name not in {"init", "layers", "content_layers", "style_layers"}:  # these take more
             assert keywords[name] == hint, name
 

@@ -5,19 +5,22 @@ positions; F is its feature matrix (N × M) for the picture at hand, P the photo
 Gram matrix (their eq. 3) and A the style's. In tensors, features are `(B, N, h, w)` with a batch
 B, Gram matrices `(B, N, N)`. Everything returns a scalar, in float32 whatever the features are.
 
-Three normalisations are in use in the literature, and a fourth is ours:
+Several normalisations are in use in the literature, and one is ours:
 
 - `sum`: Σ(F−P)² and Σ(G−A)², nothing divided (as many programs do).
 - `mean`: divided by the number of terms, NM for content (Johnson et al. 2016, eq. 2) and N² for
   style, where G is the mean over positions, F Fᵀ/M.
 - `gatys`: ½Σ(F−P)² (Gatys et al. 2015, eq. 1) and Σ(G−A)²/(4N²M²) (eq. 4).
+- `keras`: Σ(F−P)², and Σ(G−A)²/(4·3²·(H·W)²) with the picture's own 3 channels and H·W pixels in
+  the place of the layer's N and M.
+- `fastai`: means, where G is divided by N too, F Fᵀ/(NM), as in Johnson et al. 2016, eq. 3.
 - `relative`: divided by the energy of the target, ΣP² and ΣA². It has no unit: 0 is a perfect
   match and 1 what a black feature map would score, in every layer, network and size. So weights
-  mean the same everywhere, which the other three do not give; the default preset uses it.
+  mean the same everywhere, which the others do not give; the default preset uses it.
 
 Gram matrices are kept as means over positions, so that a style picture may have another size than
-the photo; where a formula wants the sum (`sum`, `gatys`), M is that of the picture at hand. For
-pictures of equal size this is the formula to the letter.
+the photo; where a formula wants the sum (`sum`, `gatys`, `keras`), M is that of the picture at
+hand. For pictures of equal size this is the formula to the letter.
 """
 
 from typing import Any
@@ -27,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from impasto.settings import Normalization
+from impasto.settings import Normalization, Reduction
 
 __all__ = ["content_loss", "gram_matrix", "second_variation", "style_loss", "total_variation"]
 
@@ -105,9 +108,9 @@ def content_loss(features: Tensor, target: Tensor, normalize: Normalization = "m
     difference = (features - target).float()
     squared = difference.square().sum()
     match normalize:
-        case "sum":
+        case "sum" | "keras":
             return squared
-        case "mean":
+        case "mean" | "fastai":
             return squared / features.numel()
         case "gatys":
             return squared / 2
@@ -116,7 +119,12 @@ def content_loss(features: Tensor, target: Tensor, normalize: Normalization = "m
 
 
 def style_loss(
-    gram: Tensor, target: Tensor, positions: int, normalize: Normalization = "mean"
+    gram: Tensor,
+    target: Tensor,
+    positions: int,
+    normalize: Normalization = "mean",
+    *,
+    pixels: int = 0,
 ) -> Tensor:
     """The squared Frobenius distance of two Gram matrices.
 
@@ -127,6 +135,7 @@ def style_loss(
         target: the same shape, of the style.
         positions: M, the number of positions of the layer in the picture at hand.
         normalize: what it is divided by; see the module.
+        pixels: H·W of the picture at hand; only `keras` asks for it.
 
     Returns:
         A scalar, float32, never negative.
@@ -139,32 +148,46 @@ def style_loss(
             return squared / gram.numel()
         case "gatys":  # Σ(G−A)²/(4N²M²), where the sums' M² and the divisor's cancel
             return squared / (4 * gram.shape[-1] ** 2)
+        case "keras":
+            return squared * (positions / pixels) ** 2 / (4 * 3**2)
+        case "fastai":
+            return squared / (gram.shape[-1] ** 2 * gram.numel())
         case "relative":
             return squared / (target.square().sum() + _TINY)
 
 
-def total_variation(picture: Tensor, beta: float = 2.0) -> Tensor:
-    """Σ((x[i+1,j] − x[i,j])² + (x[i,j+1] − x[i,j])²)^(β/2), over the number of values.
+def total_variation(
+    picture: Tensor, beta: float = 2.0, *, reduction: Reduction = "mean", pixel_range: int = 1
+) -> Tensor:
+    """Σ((x[i+1,j] − x[i,j])² + (x[i,j+1] − x[i,j])²)^(β/2), or its mean over all values.
 
-    Mahendran & Vedaldi 2015, eq. 5 (Johnson et al. 2016, section 3.2, use it with β = 2); over
-    the number of values, so that a weight means the same at every size. Where the right or lower
-    neighbour is missing, that difference counts as 0: every pixel pair in the picture has its say,
-    those along the last row and column too.
+    Mahendran & Vedaldi 2015, eq. 5 (Johnson et al. 2016, section 3.2, use it with β = 2). The mean
+    makes a weight mean the same at every size. There, where the right or lower neighbour is missing
+    that difference counts as 0: every pair in the picture has its say, those along the last row and
+    column too. The sum runs over the pixels that have both neighbours.
 
     Args:
         picture: `(B, 3, H, W)`, sRGB in [0, 1].
         beta: 2 is smooth everywhere; towards 1 it spares edges.
+        reduction: `mean` or `sum`.
+        pixel_range: 1, or 255 to measure pixels in those units.
 
     Returns:
         A scalar, float32, never negative.
     """
-    x = picture.float()
+    x = picture.float() * pixel_range if pixel_range != 1 else picture.float()
     down = (x[..., 1:, :] - x[..., :-1, :]).square()
     right = (x[..., 1:] - x[..., :-1]).square()
+    if reduction == "sum":
+        return _power(down[..., :-1] + right[..., :-1, :], beta).sum()
     if beta == 2:
         return (down.sum() + right.sum()) / x.numel()
-    variation = F.pad(down, (0, 0, 0, 1)) + F.pad(right, (0, 1))
-    return ((variation + _TINY) ** (beta / 2)).sum() / x.numel()
+    return _power(F.pad(down, (0, 0, 0, 1)) + F.pad(right, (0, 1)), beta).sum() / x.numel()
+
+
+def _power(squares: Tensor, beta: float) -> Tensor:
+    """`squares` to the power β/2, with a gradient at 0 too."""
+    return squares if beta == 2 else (squares + _TINY) ** (beta / 2)
 
 
 def second_variation(picture: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from impasto.losses import (
 )
 from impasto.optimize import Objective
 from impasto.pyramid import SHORT_SIDE, Size, resample_picture
-from impasto.settings import Layers, Normalization
+from impasto.settings import Layers, Settings
 
 __all__ = ["ContentTerm", "StyleTerm", "Styles", "make_objective"]
 
@@ -98,9 +98,8 @@ def make_objective(
     *,
     content: ContentTerm | None = None,
     style: StyleTerm | None = None,
-    tv_weight: float = 0.0,
-    ripple_weight: float = 0.0,
-    normalize: Normalization = "relative",
+    settings: Settings,
+    smoothing: float = 1.0,
 ) -> Objective:
     """The loss of a picture at one size: α·content + β·style (Gatys et al. 2016, eq. 7) + γ·TV.
 
@@ -112,9 +111,9 @@ def make_objective(
         size: (W, H), px.
         content: what to keep; None for nothing.
         style: what to take on; None for nothing.
-        tv_weight: of the total variation.
-        ripple_weight: of the second variation.
-        normalize: of content and style; see `impasto.losses`.
+        settings: how content and style are normalised, and the weights and form of the total and
+            the second variation.
+        smoothing: what these two weights are multiplied by.
 
     Raises:
         SettingsError: a layer is unknown, or nothing is left to minimise.
@@ -124,12 +123,15 @@ def make_objective(
     keep = _shares(content.layers) if content else {}
     take = _shares(style.layers) if style else {}
     encoder.check_layers([*keep, *take])
+    tv_weight = settings.tv_weight * smoothing
+    ripple_weight = settings.ripple_weight * smoothing
     if not (content or style or tv_weight or ripple_weight):
         raise SettingsError("all weights are 0: there is nothing to do; give one of them")
     with torch.no_grad():
         kept = encoder(resample_picture(content.photo, size), list(keep)) if content else {}
     aim = style.styles.grams(encoder, max(size), max(style.finest), list(take)) if style else {}
     layers = list(dict.fromkeys([*keep, *take]))
+    normalize, pixels = settings.normalize, size[0] * size[1]
 
     def objective(x: Tensor) -> dict[str, Tensor]:
         features = encoder(x, layers)
@@ -144,13 +146,22 @@ def make_objective(
             losses = [
                 share
                 * style_loss(
-                    gram_matrix(F := features[layer]), aim[layer], F[0, 0].numel(), normalize
+                    gram_matrix(F := features[layer]),
+                    aim[layer],
+                    F[0, 0].numel(),
+                    normalize,
+                    pixels=pixels,
                 )
                 for layer, share in take.items()
             ]
             parts["style"] = style.weight * torch.stack(losses).sum()
         if tv_weight:
-            parts["tv"] = tv_weight * total_variation(x)
+            parts["tv"] = tv_weight * total_variation(
+                x,
+                settings.tv_beta,
+                reduction=settings.tv_reduction,
+                pixel_range=settings.pixel_range,
+            )
         if ripple_weight:
             parts["ripple"] = ripple_weight * second_variation(x)
         return parts

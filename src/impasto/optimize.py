@@ -5,10 +5,12 @@ and gradient; the loop in between counts, watches for trouble, keeps the best pi
 average of all, and yields a record after every evaluation. So one loop serves every optimiser and
 every job, and nothing in it knows about styles or photos.
 
-All pictures here are `(1, 3, H, W)`, float32, sRGB in [0, 1]; every trial is clamped to that range,
-so that the loss reported is the loss of a picture that can be saved.
+All pictures here are `(1, 3, H, W)`, float32, sRGB in [0, 1]. By default every trial is clamped to
+that range, so that the loss reported is the loss of a picture that can be saved; presets that
+follow an article may clamp later, and then only the result's loss is.
 """
 
+import functools
 import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -18,8 +20,8 @@ import torch
 from torch import Tensor
 
 from impasto.errors import RunError
-from impasto.pyramid import Size, resample
-from impasto.settings import OptimizerName
+from impasto.pyramid import Size, divide_steps, resample
+from impasto.settings import Settings
 
 __all__ = ["LBFGS", "Adam", "Iterate", "Level", "Objective", "optimize"]
 
@@ -59,6 +61,7 @@ class Iterate:
         best: the picture of the lowest loss so far at this scale; do not write to it.
         best_loss: its loss.
         note: what the user should hear about, in one line; else None.
+        round: the number of the round that ends here, from 1, if there are several; else None.
     """
 
     level: int
@@ -68,6 +71,7 @@ class Iterate:
     best: Tensor
     best_loss: float
     note: str | None = None
+    round: int | None = None
 
 
 class Optimizer(Protocol):
@@ -102,19 +106,29 @@ class LBFGS:
         gradient: there.
         memory: how many pairs of differences are remembered.
         first: mean absolute change of a pixel in the first step, in [0, 1] units.
+        bounded: whether there is a box; without it pixels go where they want.
     """
 
     def __init__(
-        self, x: Tensor, loss: float, gradient: Tensor, *, memory: int = 10, first: float = 0.01
+        self,
+        x: Tensor,
+        loss: float,
+        gradient: Tensor,
+        *,
+        memory: int = 10,
+        first: float = 0.01,
+        bounded: bool = True,
     ) -> None:
         self.memory = memory
         self.first = first
+        self._bounded = bounded
         self._pairs: list[tuple[Tensor, Tensor, float]] = []  # s, y, 1/(s·y)
         self._accept(x, loss, gradient)
 
     def propose(self) -> Tensor:
         """The next point along the current direction, clamped to the box."""
-        return torch.add(self.x, self._direction, alpha=self._length).clamp_(0, 1)
+        trial = torch.add(self.x, self._direction, alpha=self._length)
+        return trial.clamp_(0, 1) if self._bounded else trial
 
     def tell(self, trial: Tensor, loss: float, gradient: Tensor) -> None:
         """Moves to the trial if the loss fell enough; else shortens the step."""
@@ -140,9 +154,13 @@ class LBFGS:
 
     def _accept(self, x: Tensor, loss: float, gradient: Tensor) -> None:
         self.x, self._loss, self._gradient = x, loss, gradient
-        held = ((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0))
-        free = gradient.masked_fill(held, 0)
-        direction = self._newton(free).masked_fill_(held, 0) if self._pairs else free.neg()
+        free = gradient
+        if self._bounded:
+            held = ((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0))
+            free = gradient.masked_fill(held, 0)
+        direction = self._newton(free) if self._pairs else free.neg()
+        if self._bounded:
+            direction.masked_fill_(held, 0)
         if _dot(direction, free) >= 0:  # no descent: the history misleads
             self._pairs.clear()
             direction = free.neg()
@@ -180,10 +198,11 @@ class Adam:
         loss: there (unused; as for the others).
         gradient: there.
         rate: step size, in [0, 1] units per step.
+        betas: decays of the first and the second moment.
+        epsilon: added to the root of the second moment, in loss per [0, 1] unit.
         moments: first and second moments to go on with, as `moments` gives them, or None.
+        bounded: whether pixels stay in [0, 1].
     """
-
-    BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-12
 
     def __init__(
         self,
@@ -192,11 +211,17 @@ class Adam:
         gradient: Tensor,
         *,
         rate: float = 0.02,
+        betas: tuple[float, float] = (0.9, 0.99),
+        epsilon: float = 1e-12,
         moments: tuple[Tensor, Tensor] | None = None,
+        bounded: bool = True,
     ) -> None:
         del loss
         self.x = x
         self.rate = rate
+        self._betas = betas
+        self._epsilon = epsilon
+        self._bounded = bounded
         self._m, self._v = moments or (torch.zeros_like(x), torch.zeros_like(x))
         # Resampled moments are already of full size: no bias left to correct.
         self._bias = (0.0, 0.0) if moments else (1.0, 1.0)
@@ -206,7 +231,8 @@ class Adam:
         """The next picture."""
         b1, b2 = self._bias
         m, v = self._m / (1 - b1), self._v / (1 - b2)
-        return (self.x - self.rate * m / (v.sqrt() + self.EPSILON)).clamp_(0, 1)
+        trial = self.x - self.rate * m / (v.sqrt() + self._epsilon)
+        return trial.clamp_(0, 1) if self._bounded else trial
 
     def tell(self, trial: Tensor, loss: float, gradient: Tensor) -> None:
         """Moves to the trial, whatever its loss."""
@@ -230,9 +256,10 @@ class Adam:
         return resample(self._m / (1 - b1), size), resample(self._v / (1 - b2), size).clamp_(min=0)
 
     def _learn(self, gradient: Tensor) -> None:
-        self._m = torch.lerp(gradient, self._m, self.BETA1)
-        self._v = torch.lerp(gradient.square(), self._v, self.BETA2)
-        self._bias = (self._bias[0] * self.BETA1, self._bias[1] * self.BETA2)
+        b1, b2 = self._betas
+        self._m = torch.lerp(gradient, self._m, b1)
+        self._v = torch.lerp(gradient.square(), self._v, b2)
+        self._bias = (self._bias[0] * b1, self._bias[1] * b2)
 
 
 @dataclass
@@ -254,13 +281,45 @@ class _Average:
         return (self.total / self.weight).clamp_(0, 1)
 
 
+Moments = tuple[Tensor, Tensor]
+
+
+class Make(Protocol):
+    """Makes an optimiser from where it starts, and for Adam the moments to go on with."""
+
+    def __call__(
+        self, x: Tensor, loss: float, gradient: Tensor, moments: Moments | None = None
+    ) -> LBFGS | Adam: ...
+
+
+def make_method(settings: Settings) -> Make:
+    """What makes the optimiser that the settings ask for.
+
+    Pixels are in [0, 1] here: what the settings say in units of `pixel_range` is converted.
+    """
+    bounded, unit = settings.clip == "step", settings.pixel_range
+
+    def make(
+        x: Tensor, loss: float, gradient: Tensor, moments: Moments | None = None
+    ) -> LBFGS | Adam:
+        if settings.optimizer == "lbfgs":
+            return LBFGS(x, loss, gradient, memory=settings.memory, bounded=bounded)
+        return Adam(
+            x,
+            loss,
+            gradient,
+            rate=settings.rate / unit,
+            betas=(settings.beta1, settings.beta2),
+            epsilon=settings.epsilon * unit,
+            moments=moments,
+            bounded=bounded,
+        )
+
+    return make
+
+
 def optimize(
-    levels: list[Level],
-    start: Callable[[Size, Tensor | None], Tensor],
-    *,
-    optimizer: OptimizerName = "lbfgs",
-    memory: int = 10,
-    rate: float = 0.02,
+    levels: list[Level], start: Callable[[Size, Tensor | None], Tensor], settings: Settings
 ) -> Generator[Iterate, None, tuple[Tensor, float]]:
     """Minimises the levels' objectives in turn, coarse to fine.
 
@@ -268,72 +327,94 @@ def optimize(
         levels: the scales; at least one.
         start: the picture with which a level begins, from its size and the last level's result;
             from None, that with which a run at this size would begin.
-        optimizer: `lbfgs` (whose history is dropped at a new scale) or `adam` (whose moments are
-            resampled).
-        memory: L-BFGS pairs.
-        rate: Adam's step size, in [0, 1] units.
+        settings: the optimiser and its figures; the rounds of a scale, each of which begins with
+            an evaluation and an optimiser that remembers nothing; and when pixels are clamped. From
+            scale to scale Adam's moments are resampled, and L-BFGS's history is dropped.
 
     Yields:
         An `Iterate` after every evaluation.
 
     Returns:
-        A picture and its loss in float32: of the last scale's best picture, the average of its
-        iterates, its start, and the start of the whole run at that size, the one with the lowest.
+        A picture in [0, 1] and its loss in float32: of the last scale's best picture, the average
+        of its iterates, its start, and the start of the whole run at that size, the one with the
+        lowest.
 
     Raises:
         RunError: the loss of a scale's start is not finite.
     """
     picture: Tensor | None = None
-    moments: Callable[[Size], tuple[Tensor, Tensor]] | None = None
+    moments: Moments | None = None
+    make = make_method(settings)
     done = 0
     for index, level in enumerate(levels):
         x = begin = start(level.size, picture)
         objective = level.objective()
         average = _Average()
-
-        parts, gradient = _evaluate(objective, x)
-        loss = first = math.fsum(parts.values())
-        if not (math.isfinite(loss) and bool(gradient.isfinite().all())):
-            raise RunError(
-                "the loss of the starting picture is not finite; use smaller weights "
-                "or a float32 encoder"
-            )
-        best, best_loss, best_gradient = x, loss, gradient
-        done += 1
-        yield Iterate(index, done, loss, parts, best, best_loss)
-
-        method: LBFGS | Adam
-        if optimizer == "lbfgs":
-            method = LBFGS(x, loss, gradient, memory=memory)
-        else:
-            resampled = moments(level.size) if moments is not None else None
-            method = Adam(x, loss, gradient, rate=rate, moments=resampled)
-        for _ in range(level.steps - 1):
-            x = method.propose()
-            parts, gradient = _evaluate(objective, x)
-            loss = math.fsum(parts.values())
-            done += 1
-            note = _trouble(loss, first, gradient)
-            if note:
-                method.retreat(best, best_loss, best_gradient)
-                yield Iterate(index, done, loss, parts, best, best_loss, f"step {done}: {note}")
-                continue
-            method.tell(x, loss, gradient)
-            average.add(method.x)
-            if loss < best_loss:
-                best, best_loss, best_gradient = x, loss, gradient
-            yield Iterate(index, done, loss, parts, best, best_loss)
-
+        rounds = divide_steps(level.steps, [1.0] * min(settings.rounds, level.steps))
+        for number, steps in enumerate(rounds, 1):
+            first = make if number > 1 else functools.partial(make, moments=moments)
+            descent = _descend(objective, x, steps, first, average)
+            for step in range(1, steps + 1):
+                tried = next(descent)
+                done += 1
+                note = f"step {done}: {tried.note}" if tried.note else None
+                ended = number if step == steps and len(rounds) > 1 else None
+                yield Iterate(
+                    index, done, tried.loss, tried.parts, tried.best, tried.best_loss, note, ended
+                )
+            best, method = tried.best, tried.method
+            x = best if settings.clip == "end" else best.clamp(0, 1)
         if isinstance(method, Adam):
-            moments = method.moments
+            moments = method.moments(levels[min(index + 1, len(levels) - 1)].size)
         picture = best
     judge = level.judge() if level.judge else objective
     candidates = [best, begin, start(level.size, None)]
     if average.total is not None:
         candidates.append(average.picture())
-    judged = [(_loss(judge, x), x) for x in candidates]
+    judged = [(_loss(judge, x), x) for x in (each.clamp(0, 1) for each in candidates)]
     lowest, picture = min(judged, key=lambda pair: pair[0])
     return picture, lowest
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """An evaluation: what it came to, the best so far, and the optimiser."""
+
+    loss: float
+    parts: Mapping[str, float]
+    best: Tensor
+    best_loss: float
+    note: str | None
+    method: LBFGS | Adam
+
+
+def _descend(
+    objective: Objective, x: Tensor, steps: int, make: Make, average: _Average
+) -> Generator[_Tried, None, None]:
+    """One round: `steps` evaluations from `x` on, the first of them at `x`."""
+    parts, gradient = _evaluate(objective, x)
+    loss = first = math.fsum(parts.values())
+    if not (math.isfinite(loss) and bool(gradient.isfinite().all())):
+        raise RunError(
+            "the loss of the starting picture is not finite; use smaller weights "
+            "or a float32 encoder"
+        )
+    method = make(x, loss, gradient)
+    best, best_loss, best_gradient = x, loss, gradient
+    yield _Tried(loss, parts, best, best_loss, None, method)
+    for _ in range(steps - 1):
+        x = method.propose()
+        parts, gradient = _evaluate(objective, x)
+        loss = math.fsum(parts.values())
+        note = _trouble(loss, first, gradient)
+        if note:
+            method.retreat(best, best_loss, best_gradient)
+        else:
+            method.tell(x, loss, gradient)
+            average.add(method.x)
+            if loss < best_loss:
+                best, best_loss, best_gradient = x, loss, gradient
+        yield _Tried(loss, parts, best, best_loss, note, method)
 
 
 def _evaluate(objective: Objective, x: Tensor) -> tuple[dict[str, float], Tensor]:

@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypedDict, TypeVar, get_args
+from typing import Any, ClassVar, Final, Literal, TypedDict, TypeVar, get_args
 
 from impasto.errors import SettingsError
+from impasto.presets import PRESETS
 
 __all__ = [
-    "PRESETS",
     "ReconstructOptions",
     "ReconstructSettings",
     "Settings",
@@ -30,7 +30,10 @@ __all__ = [
 
 Pooling = Literal["max", "avg"]
 Padding = Literal["zero", "replicate", "reflect"]
-Normalization = Literal["sum", "mean", "gatys", "relative"]
+Normalization = Literal["sum", "mean", "gatys", "relative", "keras", "fastai"]
+Reduction = Literal["mean", "sum"]
+Clip = Literal["step", "round", "end"]
+Noise = Literal["uniform", "centred", "faint"]
 OptimizerName = Literal["lbfgs", "adam"]
 Precision = Literal["auto", "float32", "bfloat16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -62,32 +65,55 @@ class Settings:
             the long side to about 128 px.
         optimizer: `lbfgs` or `adam`.
         memory: pairs of differences that L-BFGS remembers.
-        rate: Adam's step size, in [0, 1] units of a pixel.
-        encoder: the name of a network or the path of a safetensors file.
+        rounds: into how many rounds the steps of a scale are divided; each begins with an
+            optimiser that remembers nothing.
+        clip: when pixels are brought back to [0, 1]: after every `step`, after every `round`, or
+            only at the `end`.
+        rate: Adam's step size, in units of `pixel_range`.
+        beta1: decay of Adam's first moment.
+        beta2: decay of Adam's second moment.
+        epsilon: of Adam, in loss per unit of `pixel_range`.
+        encoder: the name of a network or the path of a weight file.
         pooling: `max` or `avg`.
         padding: how the network continues the picture beyond its border: `zero`, `replicate`
             or `reflect`.
         normalize: what the losses are divided by; see `impasto.losses`.
+        pixel_range: 1 or 255: the unit in which total variation and Adam measure pixels.
         tv_weight: weight of the total variation.
+        tv_beta: its exponent β; see `impasto.losses.total_variation`.
+        tv_reduction: whether it is a `mean` or a `sum`.
         ripple_weight: weight of the second variation, which keeps down a pixel-sized ripple.
+        noise: how a noise start is drawn: `uniform` in [0, 1); `centred`, uniform of the same width
+            around what the network takes for zero; `faint`, within 0.025 of 255 of that.
         seed: of every random draw.
         device: `auto` takes CUDA, then MPS, then the CPU.
         precision: of the network; `auto` takes bfloat16 where the hardware has it.
         threads: CPU threads; 0 for as many as torch takes by itself.
     """
 
+    job: ClassVar[str] = ""
+
     preset: str = "default"
     steps: int = 300
     scales: int = 0
     optimizer: OptimizerName = "lbfgs"
     memory: int = 10
+    rounds: int = 1
+    clip: Clip = "step"
     rate: float = 0.02
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-12
     encoder: str = "slim"
     pooling: Pooling = "max"
     padding: Padding = "replicate"
     normalize: Normalization = "relative"
+    pixel_range: int = 1
     tv_weight: float = 0.0
+    tv_beta: float = 2.0
+    tv_reduction: Reduction = "mean"
     ripple_weight: float = 5.0
+    noise: Noise = "uniform"
     seed: int = 0
     device: DeviceName = "auto"
     precision: Precision = "auto"
@@ -100,13 +126,27 @@ class Settings:
         _check_choice("normalize", self.normalize, Normalization)
         _check_choice("device", self.device, DeviceName)
         _check_choice("precision", self.precision, Precision)
+        _check_choice("tv_reduction", self.tv_reduction, Reduction)
+        _check_choice("clip", self.clip, Clip)
+        _check_choice("noise", self.noise, Noise)
+        if self.pixel_range not in (1, 255):
+            raise SettingsError(f"pixel_range is {self.pixel_range!r}; it can be 1 or 255")
         _check_integer("steps", self.steps, 1, 1_000_000)
         _check_integer("scales", self.scales, 0, 12)
         _check_integer("memory", self.memory, 1, 1000)
+        _check_integer("rounds", self.rounds, 1, 1_000_000)
         _check_integer("threads", self.threads, 0, 1024)
         _check_integer("seed", self.seed, 0, 2**63 - 1)
         _check_number("rate", self.rate, above=0)
+        _check_number("epsilon", self.epsilon, above=0)
+        for name in ("beta1", "beta2"):
+            _check_number(name, getattr(self, name))
+            if getattr(self, name) >= 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it is a number below 1")
         _check_number("tv_weight", self.tv_weight)
+        _check_number("tv_beta", self.tv_beta)
+        if not 1 <= self.tv_beta <= 4:
+            raise SettingsError(f"tv_beta is {self.tv_beta}; it goes from 1 to 4")
         _check_number("ripple_weight", self.ripple_weight)
 
     @property
@@ -138,6 +178,8 @@ class TransferSettings(Settings):
         style_layers: where style is compared, with weights relative to each other.
         init: `content`, `noise`, `style`, or a picture to start from.
     """
+
+    job: ClassVar[str] = "transfer"
 
     size: int | Literal["full"] = 512
     strength: float | None = None
@@ -193,17 +235,22 @@ class TextureSettings(Settings):
 
     Attributes:
         out_size: (W, H) of the texture, px.
+        style_weight: weight of the style loss, beside those of the variations.
         style_layers: where style is compared, with weights relative to each other.
         init: `noise`, `style`, or a picture to start from.
     """
 
+    job: ClassVar[str] = "texture"
+
     out_size: tuple[int, int] = (512, 512)
+    style_weight: float = 1.0
     style_layers: Layers = field(default_factory=lambda: STYLE_LAYERS)
     steps: int = 400
     init: str = "noise"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_number("style_weight", self.style_weight)
         _check_layers("style_layers", self.style_layers)
         if not isinstance(self.out_size, tuple | list) or len(self.out_size) != 2:
             raise SettingsError(f"out_size is {self.out_size!r}; it is a width and a height in px")
@@ -220,6 +267,8 @@ class ReconstructSettings(Settings):
         layers: the layers to reconstruct from, one picture each.
         init: `noise` or a picture to start from.
     """
+
+    job: ClassVar[str] = "reconstruct"
 
     size: int | Literal["full"] = 256
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -246,13 +295,22 @@ class _Options(TypedDict, total=False):
     scales: int
     optimizer: OptimizerName
     memory: int
+    rounds: int
+    clip: Clip
     rate: float
+    beta1: float
+    beta2: float
+    epsilon: float
     encoder: str
     pooling: Pooling
     padding: Padding
     normalize: Normalization
+    pixel_range: int
     tv_weight: float
+    tv_beta: float
+    tv_reduction: Reduction
     ripple_weight: float
+    noise: Noise
     seed: int
     device: DeviceName
     precision: Precision
@@ -275,6 +333,7 @@ class TextureOptions(_Options, total=False):
     """The keyword arguments of `texture`, for type checkers; see `TextureSettings`."""
 
     out_size: tuple[int, int]
+    style_weight: float
     style_layers: Layers | str
     init: Any
 
@@ -287,9 +346,6 @@ class ReconstructOptions(_Options, total=False):
     init: Any
 
 
-PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"default": {}})
-"""What each preset changes of the defaults; a value that a job does not have is left out."""
-
 S = TypeVar("S", bound=Settings)
 
 
@@ -298,7 +354,8 @@ def make_settings(kind: type[S], options: Mapping[str, Any]) -> S:
 
     Args:
         kind: the job's dataclass.
-        options: the options given, by name. Layers may be written as on the command line.
+        options: the options given, by name. Layers may be written as on the command line, and
+            lists may stand for tuples.
 
     Raises:
         SettingsError: an option is unknown, out of range or at odds with another.
@@ -307,21 +364,37 @@ def make_settings(kind: type[S], options: Mapping[str, Any]) -> S:
     for name in options:
         if name not in names:
             raise SettingsError(f"there is no option {name!r}; there are {', '.join(names)}")
-    if options.get("strength") is not None and "style_weight" in options:
+    complete = options.keys() >= set(names)  # as a record has them: nothing is left to decide
+    if options.get("strength") is not None and "style_weight" in options and not complete:
         raise SettingsError("give either strength or style_weight: strength sets the weight")
-    preset = options.get("preset", "default")
-    if preset not in PRESETS:
-        raise SettingsError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
-    values = {k: v for k, v in PRESETS[preset].items() if k in names} | dict(options)
+    values = _preset_values(kind, options) | dict(options)
+    values = {name: value for name, value in values.items() if name in names}
     for name in ("content_layers", "style_layers"):
         if isinstance(values.get(name), str):
             values[name] = parse_layers(values[name])
+    for name in ("layers", "out_size"):
+        if isinstance(values.get(name), list):
+            values[name] = tuple(values[name])
     if isinstance(values.get("layers"), str):
         layers = parse_layers(values["layers"])
         if set(layers.values()) != {1.0}:
             raise SettingsError("the layers to reconstruct from have no weights: each is alone")
         values["layers"] = tuple(layers)
     return kind(**values)
+
+
+def _preset_values(kind: type[Settings], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the preset asked for changes of the defaults, for this job and this network."""
+    name = options.get("preset", "default")
+    if name not in PRESETS:
+        raise SettingsError(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")
+    encoder = options.get("encoder", PRESETS[name].values.get("encoder", kind.encoder))
+    return PRESETS[name].settings(kind.job, slim=is_slim(encoder))
+
+
+def is_slim(encoder: object) -> bool:
+    """Whether an encoder's name means one of our own small networks, in whatever version."""
+    return str(encoder) == "slim" or str(encoder).startswith("slim-")
 
 
 def parse_layers(text: str) -> dict[str, float]:

@@ -95,27 +95,37 @@ class Start:
 
     Attributes:
         picture: `(1, 3, H, W)` at the finest size; None for noise.
-        seed: of the noise.
-        device: where the picture is to be; noise is drawn on the CPU, so alike for all devices.
+        bench: whose settings say how noise is drawn, and where the picture is to be; noise is
+            drawn on the CPU, so alike for all devices.
     """
 
     picture: Tensor | None
-    seed: int
-    device: torch.device
+    bench: Bench
 
     def __call__(self, size: Size, coarser: Tensor | None) -> Tensor:
         """The start of a scale, as `optimize` asks for it."""
         if self.picture is None:
             if coarser is not None:
                 return resample_picture(coarser, size)
-            return noise(size, torch.Generator().manual_seed(self.seed)).to(self.device)
-        picture = self.picture.to(self.device)
+            return self._noise(size).to(self.bench.device)
+        picture = self.picture.to(self.bench.device)
         here = resample_picture(picture, size)
         if coarser is None:
             return here
         h, w = coarser.shape[-2:]
         change = coarser - resample(picture, (w, h))
         return (here + resample(change, size)).clamp_(0, 1)
+
+    def _noise(self, size: Size) -> Tensor:
+        settings = self.bench.settings
+        drawn = noise(size, torch.Generator().manual_seed(settings.seed))
+        if settings.noise == "uniform":
+            return drawn
+        zero = torch.tensor(self.bench.encoder.plan.mean).view(1, 3, 1, 1)
+        if settings.noise == "faint":
+            return zero + (2 * drawn - 1) * (0.025 / 255)
+        drawn = zero + drawn - 128 / 255
+        return drawn.clamp_(0, 1) if settings.clip == "step" else drawn
 
 
 def opened_init(init: Any, words: Sequence[str]) -> Picture | None:
@@ -173,7 +183,13 @@ def run(job: Job) -> Generator[Progress, None, Result]:
             "steps": step,
             "loss": loss,
         }
-        return Result(job.finish(picture.cpu()), record, history[:step], partial)
+        return Result(job.finish(picture.cpu().clamp(0, 1)), record, history[:step], partial)
+
+    def ended(at: Iterate) -> str | None:
+        if at.round is None:
+            return None
+        seconds = time.monotonic() - began
+        return f"round {at.round}: loss {at.best_loss:.6g}, {seconds:.1f} s"
 
     def progress(at: Iterate) -> Progress:
         level = job.levels[at.level]
@@ -190,19 +206,13 @@ def run(job: Job) -> Generator[Progress, None, Result]:
             parts=at.parts,
             done=(sum(work[: at.level]) + here) / sum(work),
             seconds=time.monotonic() - began,
-            note=at.note,
+            note=at.note or ended(at),
             _picture=lambda: Picture.from_tensor(resample_picture(at.best, final)),
             _result=lambda: result(at.best, at.best_loss, at.step, True),
         )
 
     with threads(settings.threads) as count, memory_errors(f"{final[0]}×{final[1]} px"):
-        loop = optimize(
-            job.levels,
-            job.start,
-            optimizer=settings.optimizer,
-            memory=settings.memory,
-            rate=settings.rate,
-        )
+        loop = optimize(job.levels, job.start, settings)
         while True:
             try:
                 now = progress(next(loop))

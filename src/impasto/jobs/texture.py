@@ -49,15 +49,13 @@ def _paint(
         lambda encoder, size: make_objective(
             encoder,
             size,
-            style=StyleTerm(styles, settings.style_layers, 1.0, finest),
-            tv_weight=settings.tv_weight,
-            ripple_weight=settings.ripple_weight,
-            normalize=settings.normalize,
+            style=StyleTerm(styles, settings.style_layers, settings.style_weight, finest),
+            settings=settings,
         ),
     )
 
     first = begun.tensor() if begun else styles.pictures[0] if settings.init == "style" else None
-    start = Start(None if first is None else cover(first, finest), settings.seed, bench.device)
+    start = Start(None if first is None else cover(first, finest), bench)
 
     def finish(painted: Tensor) -> Picture:
         return Picture.from_tensor(resample_picture(painted, settings.out_size))
