@@ -47,7 +47,8 @@ def reference(
     x: Tensor, plan: Plan, weights: dict[str, Tensor], pooling: Pooling, padding: Padding
 ) -> dict[str, Tensor]:
     """Every layer of a VGG-shaped network, step by step, in the dtype of `x`."""
-    x = (x - torch.tensor(plan.mean).view(1, 3, 1, 1)) / torch.tensor(plan.std).view(1, 3, 1, 1)
+    mean, std = (torch.tensor(v, dtype=x.dtype).view(1, 3, 1, 1) for v in (plan.mean, plan.std))
+    x = (x - mean) / std
     features = {}
     for b, block in enumerate(plan.blocks, 1):
         if b > 1:
@@ -376,6 +377,17 @@ def test_bfloat16_is_close_to_float32(photo: Picture) -> None:
         assert found[layer].dtype is torch.bfloat16
         error = float((found[layer].float() - features).norm() / features.norm())
         assert 0 < error < 0.02, layer
+
+
+def test_a_picture_loses_no_precision_before_the_first_convolution() -> None:
+    plan, x = Plan(((4,),)), picture_of(1, 3, 8, 8)
+    weights = weights_of(plan, torch.bfloat16)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (plan.mean, plan.std))
+    seen = ((x - mean) / std).bfloat16().contiguous(memory_format=torch.channels_last)
+    kernel = weights["conv1_1.weight"].contiguous(memory_format=torch.channels_last)
+    expected = F.conv2d(seen, kernel, weights["conv1_1.bias"], padding=1).relu()
+    encoder = Encoder(plan, weights, padding="zero", dtype=torch.bfloat16)
+    assert torch.equal(encoder(x, ["relu1_1"])["relu1_1"], expected)
 
 
 def test_the_gradient_in_bfloat16_points_the_same_way(photo: Picture) -> None:

@@ -1,6 +1,9 @@
 """Weight files: names and families, what a broken file comes to, checksums."""
 
 import hashlib
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,17 @@ from torch import Tensor
 from impasto import weights as weights_module
 from impasto.encoder import Encoder, Plan
 from impasto.errors import WeightsError
-from impasto.weights import bundled, check_sha256, load_weights, weights_path
+from impasto.foreign import Weights, write_weights
+from impasto.weights import (
+    MODELS,
+    SUFFIXES,
+    bundled,
+    check_sha256,
+    load_weights,
+    verify,
+    weights_path,
+)
+from layouts import TINY, kernels, state_dict, write_keras, write_torchvision
 
 PLAN = Plan(((2, 3), (4,)), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 METADATA = {"plan": "2,3,M,4", "mean": "0.1,0.2,0.3", "std": "0.4,0.5,0.6"}
@@ -112,6 +125,25 @@ def test_a_folder_is_no_weight_file(tmp_path: Path) -> None:
     (tmp_path / "odd.safetensors").mkdir()
     with pytest.raises(WeightsError):
         load_weights(tmp_path / "odd.safetensors")
+
+
+def test_the_names_there_are(models: Path) -> None:
+    write(models / "slim-v0.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        weights_path("vgg")
+    assert str(caught.value) == (
+        "there is no encoder 'vgg'; there are slim, slim-v0, vgg16, vgg16-tv, vgg19, vgg19-tv, "
+        "or give the path of a .safetensors, .pth or .h5 file"
+    )
+
+
+def test_names_are_found_without_torch() -> None:
+    program = "import sys\nfrom impasto.weights import *\nweights_path('slim'), verify('slim')\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program + "print('torch' in sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "False\n"
 
 
 # Contents
@@ -216,7 +248,103 @@ def test_a_file_whose_tensors_do_not_fit_its_plan_is_refused(
         Encoder.load(path)
 
 
+# Other programs' files
+
+
+@pytest.mark.parametrize("name", ["net.h5", "net.hdf5", "net.H5", "net.pth", "net.pt", "net.PTH"])
+def test_other_programs_files_are_read_by_their_path(tmp_path: Path, name: str) -> None:
+    path, weights = tmp_path / name, kernels(TINY)
+    if "h" in path.suffix.lower()[1]:
+        write_keras(path, weights)
+    else:
+        write_torchvision(path, state_dict(weights))
+    file = load_weights(path)
+    assert (file.name, file.path) == ("net", path)
+    assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert file.triple("std")[0] == (0.229 if "p" in path.suffix.lower() else 1 / 255)
+    encoder = Encoder.load(str(path))
+    assert encoder.plan.blocks == TINY
+    assert encoder.sha256 == file.sha256
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html>\n<title>404</title>", "it is a web page"),
+        (b"\n <html>", "it is a web page"),
+        (b"\0" * 100, ""),
+        (b"weights, honestly\n" * 9, ""),
+    ],
+)
+def test_what_is_no_weight_file_of_any_kind(
+    tmp_path: Path, suffix: str, data: bytes, words: str
+) -> None:
+    path = tmp_path / f"odd{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="cannot read the weight file") as caught:
+        Encoder.load(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert words in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["net.keras", "net.bin", "net"])
+def test_a_file_of_no_known_kind_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"anything")
+    with pytest.raises(WeightsError, match=r"none of \.safetensors, \.h5, \.hdf5, \.pth, \.pt"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_folders_are_no_weight_files(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"odd{suffix}").mkdir()
+    with pytest.raises(WeightsError, match="it is a folder"):
+        load_weights(tmp_path / f"odd{suffix}")
+
+
+def test_a_sound_file_may_begin_like_a_web_page(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.safetensors"
+    weights = Weights(tensors(), METADATA)
+    write_weights(path, weights)
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    # A header of 15392 bytes: the file begins with a space and a "<".
+    header = data[8 : 8 + length].ljust(15392)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    assert path.read_bytes().startswith(b" <")
+    assert load_weights(path).metadata == METADATA
+
+
 # Checksums
+
+
+def test_the_bundled_networks_are_those_on_their_cards() -> None:
+    for name, path in bundled().items():
+        assert verify(name) == path
+    assert verify("slim") == weights_path("slim")
+
+
+@pytest.mark.parametrize("harm", ["weights", "card"])
+def test_a_damaged_bundled_network_is_found(models: Path, harm: str) -> None:
+    for path in MODELS.glob("slim-v0.*"):
+        shutil.copy(path, models)
+    verify("slim-v0")
+    if harm == "weights":
+        path = models / "slim-v0.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    else:
+        (models / "slim-v0.md").unlink()
+    with pytest.raises(WeightsError, match="install impasto again"):
+        verify("slim")
+
+
+def test_what_nothing_is_known_of_cannot_be_verified(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="nothing is known"):
+        verify(str(write(tmp_path / "mine.safetensors")))
 
 
 def test_the_right_weights_pass_the_check() -> None:

@@ -3,7 +3,7 @@
 All encoders are VGG-shaped (Simonyan & Zisserman 2015): blocks of 3×3 convolutions, each followed
 by a ReLU, with a 2×2 pooling between blocks. Layers carry the names of the style-transfer papers:
 `relu4_2` is the second ReLU of the fourth block. A `Plan` says how many channels each convolution
-has; the weights come from a safetensors file (see `weights`).
+has; the weights come from a file (see `weights`).
 
 The weights are frozen: gradients flow to the picture only. `_Trunk` therefore writes its own
 backward pass, which leaves out what autograd would do beside the convolutions' input gradients:
@@ -22,13 +22,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from impasto.errors import SettingsError, WeightsError
+from impasto.foreign import IMAGENET_MEAN, IMAGENET_STD
 from impasto.settings import Padding, Pooling
 from impasto.weights import load_weights
 
 __all__ = ["PLANS", "Encoder", "Plan"]
-
-IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -132,8 +130,9 @@ class Encoder:
         self.padding: Padding = padding
         self.device = torch.device(device)
         self.dtype = dtype
-        self._mean = torch.tensor(plan.mean, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(plan.std, device=device).view(1, 3, 1, 1)
+        full = torch.promote_types(dtype, torch.float32)  # of pixels: bfloat16 has 8 bits of them
+        self._mean = torch.tensor(plan.mean, device=device, dtype=full).view(1, 3, 1, 1)
+        self._std = torch.tensor(plan.std, device=device, dtype=full).view(1, 3, 1, 1)
         self._convolutions = [
             (
                 weights[f"{layer}.weight"]
@@ -154,7 +153,7 @@ class Encoder:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "Encoder":
-        """The encoder of this name, or of this safetensors file.
+        """The encoder of this name (`slim`, `vgg19`, ...), or of this file; see `load_weights`.
 
         Raises:
             WeightsError: there is no such encoder, or its file is broken.

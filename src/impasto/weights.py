@@ -1,23 +1,39 @@
 """Weight files: where they lie, what they hold, and whether they are what they say.
 
-A weight file is a safetensors file with string metadata. Files are versioned by name
+A weight file is a safetensors file with string metadata. Those in the package are versioned by name
 (`slim-v0.safetensors`, `slim-1.safetensors`, ...) and never overwritten; whatever was made with
-one remembers its SHA-256.
+one remembers its SHA-256. The classic networks are in `classics`, other programs' files in
+`foreign`. torch is imported when a file is read, not before.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import torch
-from torch import Tensor
-
+from impasto.classics import CLASSICS, check_classic, is_file, prepare
 from impasto.errors import WeightsError
-from impasto.files import sha256_file
+from impasto.files import os_reason, sha256_file
+from impasto.foreign import READERS, Weights
 
-__all__ = ["MODELS", "WeightFile", "bundled", "check_sha256", "load_weights", "weights_path"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "MODELS",
+    "SUFFIXES",
+    "WeightFile",
+    "bundled",
+    "check_sha256",
+    "known_names",
+    "load_weights",
+    "verify",
+    "weights_path",
+]
+
+SUFFIXES: Final = (".safetensors", *READERS)
+"""The kinds of weight files that can be read."""
 
 MODELS: Final = Path(__file__).with_name("models")
 """The folder of the networks that we trained and ship."""
@@ -30,7 +46,7 @@ class WeightFile:
     Attributes:
         name: its file name without the suffix, such as `slim-v0`.
         path: where it lies.
-        sha256: of the file's bytes, 64 hex digits.
+        sha256: of the bytes of the file given, 64 hex digits.
         tensors: the weights, as float32 on the CPU.
         metadata: the strings stored with them.
     """
@@ -38,7 +54,7 @@ class WeightFile:
     name: str
     path: Path
     sha256: str
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, "Tensor"]
     metadata: Mapping[str, str]
 
     def triple(self, key: str) -> tuple[float, float, float]:
@@ -55,49 +71,118 @@ def bundled() -> dict[str, Path]:
     return {path.stem: path for path in sorted(MODELS.glob("*.safetensors"), key=_version)}
 
 
+def known_names() -> list[str]:
+    """Every name that an encoder can be called by: bundled ones, their families, classics."""
+    files = bundled().keys()
+    return sorted({stem.rpartition("-")[0] for stem in files} | files | CLASSICS.keys())
+
+
 def weights_path(name: str | Path) -> Path:
-    """The file of an encoder's name: a bundled one, a family (its newest), or a path.
+    """The file of an encoder's name: a bundled one, a family (its newest), a classic, or a path.
 
     Raises:
-        WeightsError: there is none; the message names those there are.
+        WeightsError: there is none; the message names those there are, or how to get it.
     """
     text = str(name)
-    if text.endswith(".safetensors") or "/" in text or "\\" in text:
-        path = Path(text)
-        if not path.is_file():
-            raise WeightsError(f"there is no weight file {path}")
-        return path
+    if Path(text).suffix.lower() in SUFFIXES or "/" in text or "\\" in text:
+        return _existing(Path(text))
     files = bundled()
     if text in files:
         return files[text]
-    family = [path for stem, path in files.items() if stem.rpartition("-")[0] == text]
-    if not family:
-        known = sorted({stem.rpartition("-")[0] for stem in files} | files.keys())
-        raise WeightsError(
-            f"there is no encoder {text!r}; there are {', '.join(known)}, "
-            "or give the path of a .safetensors file"
-        )
-    return family[-1]
+    if family := [path for stem, path in files.items() if stem.rpartition("-")[0] == text]:
+        return family[-1]
+    if text in CLASSICS:
+        if not is_file(CLASSICS[text].path):
+            check_classic(CLASSICS[text])  # says how to get it
+        return CLASSICS[text].path
+    raise WeightsError(
+        f"there is no encoder {text!r}; there are {', '.join(known_names())}, "
+        "or give the path of a .safetensors, .pth or .h5 file"
+    )
 
 
 def load_weights(name: str | Path) -> WeightFile:
-    """Reads the weight file of this name or path.
+    """Reads the weights of this name or path.
+
+    A classic whose published file is here but was never read before is converted first. A path
+    may also lead to a file of torchvision's (`.pth`) or Keras's (`.h5`); see `foreign`.
 
     Raises:
-        WeightsError: it is missing, damaged, or says no plan.
+        WeightsError: they are missing, damaged, or say no plan.
     """
+    classic = CLASSICS.get(str(name))
+    if classic is not None:
+        prepare(classic)
+    path = weights_path(name)
+    _check_kind(path)
+    sha256 = sha256_file(path) if classic is None else check_classic(classic)
+    tensors, metadata = READERS.get(path.suffix.lower(), _read)(path)
+    if "plan" not in metadata:
+        raise WeightsError(f"{path} is no encoder: its metadata has no 'plan'")
+    return WeightFile(path.stem, path, sha256, tensors, metadata)
+
+
+def verify(name: str) -> Path:
+    """The file of a bundled network or a classic, compared with the SHA-256 that is known of it.
+
+    Raises:
+        WeightsError: it is missing or has changed; the message says what to do.
+    """
+    path = weights_path(name)
+    if name in CLASSICS:
+        check_classic(CLASSICS[name])
+        return path
+    if path.stem not in bundled():
+        raise WeightsError(f"nothing is known to check {path} against")
+    card = path.with_suffix(".md")
+    found = sha256_file(path)
+    if found not in (card.read_text(encoding="utf-8") if is_file(card) else ""):
+        raise WeightsError(
+            f"{path} is damaged: its SHA-256 {found[:12]}… is not the one in {card.name}; "
+            "install impasto again"
+        )
+    return path
+
+
+def _existing(path: Path) -> Path:
+    """The path, which must lead to a file."""
+    if is_file(path):
+        return path
+    if path.is_dir():
+        raise WeightsError(f"there is no weight file {path}: it is a folder")
+    raise WeightsError(f"there is no weight file {path}")
+
+
+def _check_kind(path: Path) -> None:
+    """Refuses other kinds of files, and what a failed download leaves: nothing, or a web page."""
+    reason = ""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        reason = os_reason(error)
+    else:
+        if not head:
+            reason = "it is empty"
+        elif head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+            reason = "it is a web page"
+        elif path.suffix.lower() not in SUFFIXES:
+            reason = f"its name ends in none of {', '.join(SUFFIXES)}"
+    if reason:
+        raise WeightsError(f"cannot read the weight file {path}: {reason}")
+
+
+def _read(path: Path) -> Weights:
+    """The tensors, as float32, and the metadata of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
-    path = weights_path(name)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key).to(torch.float32) for key in file.keys()}  # noqa: SIM118 — not a dict
+            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 — not a dict
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot read the weight file {path}: {error}") from None
-    if "plan" not in metadata:
-        raise WeightsError(f"{path} is no encoder: its metadata has no 'plan'")
-    return WeightFile(path.stem, path, sha256_file(path), tensors, metadata)
+    return Weights(tensors, metadata)
 
 
 def check_sha256(what: str, wanted: str, found: str) -> None:
