@@ -21,10 +21,10 @@ from PIL import Image
 import impasto
 from impasto import cli, images
 from impasto.images import SUFFIXES_OUT, read_record
+from impasto.presets import PRESETS, Preset
 from impasto.pyramid import working_size
 from impasto.records import read_settings
 from impasto.settings import (
-    PRESETS,
     ReconstructSettings,
     Settings,
     TextureSettings,
@@ -507,7 +507,8 @@ def test_explicit_flags_beat_the_preset_which_beats_the_default(
     run: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {"tv_weight": 0.5, "pooling": "max", "layers": ("relu1_1",)}
-    monkeypatch.setattr("impasto.settings.PRESETS", {**PRESETS, "test": changes})
+    mine = Preset(summary="", source="", values=changes)
+    monkeypatch.setattr("impasto.settings.PRESETS", {**PRESETS, "test": mine})
     settings = record(paint(run, "out.png", "--preset", "test", "--pooling", "avg"))["settings"]
     assert (settings["preset"], settings["tv_weight"], settings["pooling"]) == ("test", 0.5, "avg")
     default = record(paint(run, "default.png", "--preset", "default"))["settings"]

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import warnings
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,16 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, features
 
+import hostile
+from hostile import (
+    UPRIGHT,
+    cmyk_of_one_colour,
+    drawing,
+    linear_grey,
+    png,
+    srgb_with_red_and_green_swapped,
+)
+from impasto import convert
 from impasto.errors import ImageError, ImpastoError
 from impasto.images import (
     MAX_PIXELS,
@@ -35,65 +44,10 @@ Array = np.ndarray[Any, np.dtype[np.uint8]]
 ALL_OUT = sorted(SUFFIXES_OUT)
 
 
-def drawing(height: int = 24, width: int = 32) -> Array:
-    """A smooth picture (H, W, 3) without symmetry, that lossy formats keep well."""
-    y, x = np.mgrid[0:height, 0:width]
-    red, green = 40 + 200 * x / width, 30 + 200 * y / height
-    return np.stack((red, green, 255 - (red + green) / 2), axis=-1).astype(np.uint8)
-
-
 def saved(path: Path, array: np.ndarray[Any, Any], mode: str | None = None, **options: Any) -> Path:
     image = Image.fromarray(array)
     (image if mode is None else image.convert(mode)).save(path, **options)
     return path
-
-
-def png(
-    width: int, height: int, depth: int, color: int, rows: list[bytes], *chunks: tuple[bytes, bytes]
-) -> bytes:
-    """A PNG written by hand, for what Pillow cannot write."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        checked = kind + data
-        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + row for row in rows))
-    parts = [(b"IHDR", header), *chunks, (b"IDAT", data), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
-
-
-def icc(space: bytes, pcs: bytes, kind: bytes, tags: dict[bytes, bytes]) -> bytes:
-    """A version 2 ICC profile of the given tags."""
-    offset, table, body = 132 + 12 * len(tags), b"", b""
-    for name, data in tags.items():
-        data += bytes(-len(data) % 4)
-        table += name + struct.pack(">II", offset + len(body), len(data))
-        body += data
-    header = bytearray(128)
-    struct.pack_into(">I", header, 0, offset + len(body))
-    struct.pack_into(">I4s4s4s", header, 8, 0x02400000, kind, space, pcs)
-    header[36:40] = b"acsp"
-    struct.pack_into(">3I", header, 68, 0xF6D6, 0x10000, 0xD32D)  # D50
-    return bytes(header) + struct.pack(">I", len(tags)) + table + body
-
-
-def srgb_with_red_and_green_swapped() -> bytes:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    return profile.replace(b"rXYZ", b"####").replace(b"gXYZ", b"rXYZ").replace(b"####", b"gXYZ")
-
-
-def linear_grey() -> bytes:
-    white = b"XYZ \0\0\0\0" + struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)
-    return icc(b"GRAY", b"XYZ ", b"mntr", {b"wtpt": white, b"kTRC": b"curv" + bytes(8)})
-
-
-def cmyk_of_one_colour(lab: tuple[int, int, int]) -> bytes:
-    """A CMYK profile in which every ink gives the same colour: no other path leads there."""
-    table = b"mft1" + bytes(4) + bytes((4, 3, 2, 0))
-    table += struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
-    table += bytes(range(256)) * 4 + bytes(lab) * 16 + bytes(range(256)) * 3
-    return icc(b"CMYK", b"Lab ", b"prtr", {b"A2B0": table, b"A2B1": table})
 
 
 def message(path: Path, **options: Any) -> str:
@@ -357,18 +311,6 @@ def test_transparent_palette_and_colour_keys(tmp_path: Path) -> None:
 
 # Reading: orientation, EXIF, ICC
 
-UPRIGHT = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
-    8: lambda a: np.rot90(a),
-    99: lambda a: a,
-}
-
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
@@ -390,12 +332,11 @@ def test_orientation(tmp_path: Path, orientation: int, suffix: str) -> None:
     assert np.abs(picture.pixels.astype(int) - expected[..., :3]).max() <= (12 * (suffix == ".jpg"))
     if picture.alpha is not None:
         assert np.array_equal(picture.alpha, expected[..., 3])
-    if suffix != ".tif":
-        assert picture.exif is not None
-        kept = Image.Exif()
-        kept.load(picture.exif)
-        assert kept[ExifTags.Base.Orientation] == 1
-        assert kept[ExifTags.Base.Make] == "Maker"
+    assert picture.exif is not None
+    kept = Image.Exif()
+    kept.load(picture.exif)
+    assert kept[ExifTags.Base.Orientation] == 1
+    assert kept[ExifTags.Base.Make] == "Maker"
 
 
 def test_damaged_exif_leaves_a_good_picture(tmp_path: Path) -> None:
@@ -404,6 +345,8 @@ def test_damaged_exif_leaves_a_good_picture(tmp_path: Path) -> None:
     for block in (b"Exif\0\0garbage", good.tobytes()[:-6], b"Exif\0\0MM\0*\xff\xff\xff\xff"):
         picture = open_image(saved(tmp_path / "a.jpg", drawing(), exif=block))
         assert sorted(picture.size) == [24, 32]
+        if b"Exif" in block[:4] and good.tobytes()[:14] != block[:14]:
+            assert picture.exif == block
 
 
 def test_icc_profiles(tmp_path: Path) -> None:
@@ -455,6 +398,19 @@ def test_profiles_that_do_not_fit_are_ignored(tmp_path: Path, profile: str) -> N
     assert np.array_equal(open_image(path).pixels, drawing())
 
 
+@pytest.mark.parametrize("group", ["turned", "deep", "transparent", "palettes"])
+def test_large_pictures_are_converted_in_bands(
+    group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert, "_BAND", 70)  # two rows at a time, or one
+    for case in hostile.GROUPS[group]():
+        if case.opens and case.pixels is not None:
+            picture = open_image(case.write(tmp_path))
+            shown = np.asarray(picture.pil())
+            assert shown.shape == case.pixels.shape, case.name
+            assert np.abs(shown.astype(int) - case.pixels).max() <= case.tolerance, case.name
+
+
 # Reading: refusals
 
 
@@ -470,6 +426,8 @@ def test_what_is_not_a_picture(tmp_path: Path) -> None:
     )
     assert message(tmp_path / "stub.png") == "the file is truncated or damaged"
     assert message(tmp_path / ("n" * 300)) == "the name is too long"
+    with pytest.raises(ImageError, match=r"cannot read a\\x00b\\n: no file can have this name$"):
+        open_image("a\0b\n")
 
 
 @pytest.mark.parametrize("form", ["PPM", "ICO", "TGA", "PCX", "SGI", "EPS", "PDF", "JPEG2000"])
@@ -544,7 +502,20 @@ def test_the_pixel_limit(tmp_path: Path) -> None:
     )
     for name in ("a.jpg", "a.webp", "a.tif", "a.bmp", "a.gif"):
         assert "megapixels" in message(saved(tmp_path / name, drawing(40, 50)), max_pixels=1000)
+    heavy = saved(tmp_path / "b.webp", drawing(40, 50))
+    assert open_image(heavy, max_pixels=3000).size == (50, 40)
+    assert message(heavy, max_pixels=2998) == (
+        "a WEBP of 0 megapixels takes more memory than allowed; "
+        "--max-megapixels 1 (library: max_pixels=) raises the limit"
+    )
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_file_that_is_longer_than_any_such_picture(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", drawing())
+    os.truncate(path, 9 << 20)
+    assert message(path, max_pixels=1000).startswith("the file has 0.0 GB, more than a picture of")
+    assert open_image(path, max_pixels=2_000_000).size == (32, 24)
 
 
 def test_a_bomb_is_refused_by_its_header_and_a_raised_limit_lets_it_through(
@@ -638,7 +609,7 @@ def test_png_and_tiff_keep_every_level(tmp_path: Path) -> None:
 def test_files_carry_srgb_and_nothing_else_and_are_reproducible(
     tmp_path: Path, suffix: str
 ) -> None:
-    picture = Picture(drawing(), exif=b"Exif\0\0secret", source="secret.png")
+    picture = Picture(drawing(), source="secret.png")
     first, second = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     save_image(picture, first)
     save_image(picture, second)
@@ -682,8 +653,7 @@ def test_record_is_where_other_tools_look(tmp_path: Path) -> None:
         with Image.open(tmp_path / name) as image:
             exif = image.getexif()
             assert exif[ExifTags.Base.Software] == f"impasto {__version__}"
-            tags = exif if name == "a.tif" else exif.get_ifd(ExifTags.IFD.Exif)
-            comment = tags[ExifTags.Base.UserComment]
+            comment = exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
             assert comment == b"UNICODE\0" + "{ü}".encode("utf-16le")
     save_image(Picture(drawing()), tmp_path / "a.png", record="{ü}")
     data = (tmp_path / "a.png").read_bytes()
@@ -763,6 +733,283 @@ def test_an_encoder_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(ImpastoError, match="does not exist"):
         save_image(Picture(drawing()), tmp_path / "none" / "a.png")
+
+
+# Writing: the EXIF of the photo
+
+THUMBNAIL = b"\xff\xd8the thumbnail\xff\xd9"
+SECRETS = [b"the note", THUMBNAIL, b"the packet", b"the padding"]
+"""What must not be in a file; the place only if it is asked for."""
+
+MAIN: dict[int, hostile.Entry] = {
+    0x10E: (2, "ein Bäcker, 塞尚".encode() + b"\0"),
+    0x10F: (2, b"Maker\0"),
+    0x110: (2, b"Model 1\0"),
+    0x112: (3, [6]),
+    0x11A: (5, [72, 1]),
+    0x131: (2, b"Camera 1.0\0"),
+    0x132: (2, b"2024:05:06 07:08:09\0"),
+    0x14A: (4, [8]),
+    0x2BC: (1, b"the packet, with the place"),
+    0x4746: (3, [4]),
+    0x9C9B: (1, "Titel".encode("utf-16le")),
+    0xC4A5: (7, b"the padding"),
+}
+PHOTO: dict[int, hostile.Entry] = {
+    0x829A: (5, [1, 250]),
+    0x8825: (4, [8]),  # a pointer where it does not belong
+    0x8827: (3, [400]),
+    0x9000: (7, b"0232"),
+    0x9003: (2, b"2024:05:06 07:08:08\0"),
+    0x9204: (10, [-1, 3]),
+    0x927C: (7, b"the note: serial number and the place"),
+    0x9286: (7, b"ASCII\0\0\0hi"),
+    0xA001: (3, [65_535]),
+    0xA002: (4, [4000]),
+    0xA003: (4, [3000]),
+    0xA005: (4, [8]),
+    0xA432: (5, [24, 1, 70, 1, 28, 10, 28, 10]),
+    0xA434: (2, b"Lens\0"),
+    0xEA1C: (7, b"the padding, with the place"),
+}
+GPS: dict[int, hostile.Entry] = {
+    0x1: (2, b"N\0"),
+    0x2: (5, [52, 1, 31, 1, 12, 1]),
+    0x1B: (7, b"ASCII\0\0\0the place"),
+    0xEA1C: (7, b"the padding"),
+}
+"""What a phone might write, and more: numbers of all types, secrets in every corner."""
+
+
+def tiff_photo(pixels: Array, order: str) -> bytes:
+    """The same tags in a TIFF."""
+
+    def whole(photo: int, gps: int) -> bytes:
+        tags = MAIN | {0x8769: (4, [photo]), 0x8825: (4, [gps])}
+        return hostile.tiff((32, 24), [8] * 3, 2, pixels.tobytes(), order=order, tags=tags)
+
+    end = len(whole(0, 0))
+    photo = hostile.directory(PHOTO, end, order)
+    behind = photo + hostile.directory(GPS, end + len(photo), order)
+    return whole(end, end + len(photo)) + behind
+
+
+@pytest.fixture(params=["jpg", "png", "webp", "tif", "tif of the other order"])
+def photo(request: pytest.FixtureRequest, tmp_path: Path) -> Picture:
+    """A photo with EXIF, read from a file of each format that carries it."""
+    pixels, kind = drawing(), str(request.param)
+    block = hostile.exif(MAIN, PHOTO, GPS, "<" if kind == "jpg" else ">", THUMBNAIL)
+    path = tmp_path / f"photo.{kind[:4].strip()}"
+    if kind.startswith("tif"):
+        path.write_bytes(tiff_photo(pixels, "<" if kind == "tif" else ">"))
+    elif kind == "png":
+        path.write_bytes(hostile.rgb_png(pixels, (b"eXIf", block)))
+    else:
+        Image.fromarray(pixels).save(path, exif=b"Exif\0\0" + block)
+    picture = open_image(path)
+    path.unlink()
+    assert picture.size == (24, 32)
+    return picture
+
+
+def tags_of(path: Path) -> tuple[dict[int, Any], dict[int, Any], dict[int, Any]]:
+    """The tags of a file as Pillow reads them: main, EXIF, GPS."""
+    with Image.open(path) as image:
+        exif = image.getexif()
+        inner = [dict(exif.get_ifd(tag)) for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)]
+        return dict(exif), inner[0], inner[1]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("record", [None, '{"steps": 1}', '{"style": "塞尚"}'])
+@pytest.mark.parametrize("gps", [False, True])
+def test_exif_is_carried_over(
+    photo: Picture, suffix: str, record: str | None, gps: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    assert save_image(photo, path, record=record, gps=gps) == []
+    assert read_record(path) == record
+    main, inner, place = tags_of(path)
+    # Pillow takes texts for Latin-1; the bytes are what was there.
+    assert main[0x10E].encode("latin-1").decode() == "ein Bäcker, 塞尚"
+    assert (main[0x10F], main[0x110], main[0x112]) == ("Maker", "Model 1", 1)
+    assert (main[0x132], main[0x4746]) == ("2024:05:06 07:08:09", 4)
+    assert bytes(main[0x9C9B]).decode("utf-16le") == "Titel"
+    assert float(inner[0x829A]) == 1 / 250
+    assert (inner[0x8827], inner[0x9000], inner[0xA434]) == (400, b"0232", "Lens")
+    assert inner[0x9003] == "2024:05:06 07:08:08"
+    assert float(inner[0x9204]) == pytest.approx(-1 / 3)
+    assert [float(value) for value in inner[0xA432]] == [24, 70, 2.8, 2.8]
+    assert (inner[0xA001], inner[0xA002], inner[0xA003]) == (1, 24, 32)
+    ours = record is not None and suffix != ".png"
+    assert main[0x131].startswith("impasto " if ours else "Camera 1.0")
+    assert ours or inner[0x9286] == b"ASCII\0\0\0hi"
+    data = path.read_bytes()
+    for secret in SECRETS + ([] if gps else [b"the place"]):
+        assert secret not in data
+    for tag in (0x14A, 0x2BC, 0x8825, 0x927C, 0xA005, 0xC4A5, 0xEA1C):
+        assert tag not in inner
+        assert tag not in main or tag == 0x8825
+    assert (0x8825 in main) == gps
+    if gps:
+        assert (place[1], [float(value) for value in place[2]]) == ("N", [52, 31, 12])
+        assert place.keys() == {1, 2, 0x1B}
+    again = open_image(path)
+    assert again.size == (24, 32)
+    assert save_image(again, tmp_path / f"b{suffix}", record=record, gps=gps) == []
+    assert open_image(tmp_path / f"b{suffix}").exif == again.exif
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_no_metadata_is_none_at_all(photo: Picture, suffix: str, tmp_path: Path) -> None:
+    bare, without = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    save_image(replace(photo, exif=None), bare)
+    assert save_image(photo, without, record="{}", metadata=False, gps=True) == []
+    assert without.read_bytes() == bare.read_bytes()
+    assert tags_of(without)[0].keys() & {0x10F, 0x112, 0x131, 0x8769, 0x8825} == set()
+    with Image.open(without) as image:
+        assert image.info["icc_profile"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_equal_pictures_and_records_give_equal_files(suffix: str, tmp_path: Path) -> None:
+    blocks = [hostile.exif(MAIN, PHOTO, GPS, order) for order in "<>"]
+    files = set()
+    for number, block in enumerate((*blocks, b"Exif\0\0" + blocks[0])):
+        path = tmp_path / f"{number}{suffix}"
+        save_image(Picture(drawing(), exif=block), path, record="{}", gps=True)
+        files.add(path.read_bytes())
+    assert len(files) == 1  # the byte order of the photo's block does not matter
+
+
+def test_comment_of_the_photo(tmp_path: Path) -> None:
+    big = b"UNICODE\0" + "é塞".encode("utf-16be")
+    little = b"UNICODE\0" + "é塞".encode("utf-16le")
+    for order, comment in ((">", big), ("<", little)):
+        block = hostile.exif(MAIN, {0x9286: (7, comment)}, order=order)
+        for suffix in (".png", ".jpg", ".webp", ".tif"):
+            path = tmp_path / f"a{suffix}"
+            save_image(Picture(drawing(), exif=block), path)
+            assert tags_of(path)[1][0x9286] == little  # in the byte order of the new block
+            assert read_record(path) is None
+
+
+@pytest.mark.parametrize("first", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_record_of_the_photo_is_not_the_record_of_the_result(
+    first: str, suffix: str, tmp_path: Path
+) -> None:
+    # The photo was itself painted by impasto.
+    block = hostile.exif(MAIN, PHOTO, GPS)
+    photo, path = tmp_path / f"photo{first}", tmp_path / f"a{suffix}"
+    save_image(Picture(drawing(), exif=block), photo, record='{"old": 1}')
+    painted = open_image(photo)
+    assert save_image(painted, path) == []
+    assert read_record(path) is None
+    assert b'"old"' not in path.read_bytes()
+    assert tags_of(path)[0][0x10F] == "Maker"
+    save_image(painted, path, record='{"new": 1}')
+    assert read_record(path) == '{"new": 1}'
+    assert b'"old"' not in path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_damaged_exif_is_left_out_and_told(suffix: str, tmp_path: Path) -> None:
+    path, source = tmp_path / f"a{suffix}", tmp_path / "photo.jpg"
+    good = hostile.exif(MAIN, PHOTO, GPS)
+    for block in (b"", b"Exif\0\0", b"Exif\0\0garbage", good[:8], good[:4] + b"\xff" * 20):
+        picture = Picture(drawing(), exif=block)
+        notes = save_image(picture, path, record="{}")
+        assert notes == ["the EXIF of the photo is damaged: left out"]
+        assert read_record(path) == "{}"
+        assert save_image(picture, path, metadata=False) == []
+    # Of one that is cut off the readable part remains.
+    assert save_image(Picture(drawing(), exif=good[:220]), path) == []
+    assert tags_of(path)[0][0x110] == "Model 1"
+    assert 0x9003 not in tags_of(path)[1]
+    # And it is told of a photo as of a picture.
+    Image.fromarray(drawing()).save(source, exif=b"Exif\0\0garbage")
+    assert save_image(open_image(source), path) == ["the EXIF of the photo is damaged: left out"]
+
+
+def test_what_does_not_fit_into_a_jpeg(tmp_path: Path) -> None:
+    def exif(text: int) -> bytes:
+        return hostile.exif({0x10F: (2, b"Maker\0"), 0x10E: (2, b"x" * text + b"\0")})
+
+    no_exif = "the EXIF of the photo is too long for a JPEG: left out"
+    no_record = "the record is too long for a JPEG: left out"
+    for text, record, notes, make in [
+        (100, 100, [], "Maker"),
+        (40_000, 40_000, [no_exif], None),
+        (70_000, 40_000, [no_exif], None),
+        (100, 70_000, [no_record], "Maker"),
+        (70_000, 70_000, [no_exif, no_record], None),
+        (70_000, None, [no_exif], None),
+        (60_000, None, [], "Maker"),
+    ]:
+        path, words = tmp_path / "a.jpg", None if record is None else "r" * record
+        assert save_image(Picture(drawing(), exif=exif(text)), path, record=words) == notes
+        assert read_record(path) == (None if no_record in notes else words)
+        assert tags_of(path)[0].get(0x10F) == make
+        for name in ("a.png", "a.webp", "a.tif"):  # those hold anything
+            assert save_image(Picture(drawing(), exif=exif(text)), tmp_path / name) == []
+            assert tags_of(tmp_path / name)[0][0x10F] == "Maker"
+
+
+def test_a_tag_that_is_longer_than_any_text_is_left_out(tmp_path: Path) -> None:
+    block = hostile.exif({0x10E: (2, b"x" * (1 << 20) + b"\0"), 0x10F: (2, b"Maker\0")})
+    path = tmp_path / "a.png"
+    path.write_bytes(hostile.rgb_png(drawing(), (b"eXIf", block)))
+    picture = open_image(path)
+    assert picture.exif is not None
+    assert len(picture.exif) < 100
+    assert save_image(replace(picture, exif=block), path) == []
+    assert tags_of(path)[0].keys() == {0x10F}
+
+
+def test_tags_of_a_wrong_type_do_not_break_the_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    block = hostile.exif(
+        {0x10F: (12, [1.5]), 0x110: (2, b"no end"), 0x112: (2, b"six\0"), 0x131: (3, [7]),
+         0x132: (4, [1, 2, 3]), 0x4746: (2, b"four\0"), 0x100: (2, b"w\0"), 0x11A: (2, b"ab\0"),
+         0x128: (3, [3]), 0x8298: (7, b"me")},
+        {0xA002: (2, b"ab\0"), 0x9286: (3, [1, 2, 3]), 0x9000: (12, [1.0])},
+    )  # fmt: skip
+    for suffix in (".png", ".jpg", ".webp", ".tif"):
+        path = tmp_path / f"a{suffix}"
+        for record in (None, "{}"):
+            assert save_image(Picture(drawing(), exif=block), path, record=record) == []
+            assert open_image(path).size == (32, 24)
+            assert read_record(path) == record
+            main, inner, _ = tags_of(path)
+            assert (main[0x110], main[0x112], inner[0xA002]) == ("no end", 1, 32)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tiff_is_well_formed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    picture = Picture(drawing(), drawing()[..., 0], exif=hostile.exif(MAIN, PHOTO, GPS))
+    save_image(picture, path, record="{}", gps=True)
+    data = path.read_bytes()
+    (main,) = struct.unpack_from("<4xL", data)
+    places = [main]
+    for place in places:
+        (count,) = struct.unpack_from("<H", data, place)
+        entries = list(struct.iter_unpack("<HHLL", data[place + 2 : place + 2 + 12 * count]))
+        tags = [entry[0] for entry in entries]
+        assert tags == sorted(set(tags))
+        assert place % 2 == 0
+        assert struct.unpack_from("<L", data, place + 2 + 12 * count) == (0,)
+        places += [value for tag, _, _, value in entries if tag in (0x8769, 0x8825)]
+    assert len(places) == 3
+    old = tmp_path / "old.tif"  # as Pillow writes it
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[ExifTags.Base.Software] = "impasto 0.1"
+    info[ExifTags.Base.UserComment] = b"ASCII\0\0\0{}"
+    info.tagtype[ExifTags.Base.UserComment] = 7
+    Image.fromarray(drawing()).save(old, tiffinfo=info, compression="tiff_adobe_deflate")
+    assert read_record(old) == "{}"
 
 
 # Folders

@@ -19,15 +19,13 @@ from impasto import ImpastoError, Picture, Progress, Result
 from impasto.jobs.run import Bench, Start
 from impasto.losses import gram_matrix
 from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
+from impasto.options import ReconstructOptions, TextureOptions, TransferOptions
 from impasto.pyramid import resample, working_size
 from impasto.settings import (
     CONTENT_LAYERS,
     STYLE_LAYERS,
     Noise,
-    ReconstructOptions,
-    TextureOptions,
     TextureSettings,
-    TransferOptions,
     TransferSettings,
     make_settings,
 )

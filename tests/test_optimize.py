@@ -658,8 +658,10 @@ def test_one_round_says_nothing_of_it() -> None:
 
 
 def test_more_rounds_than_steps() -> None:
-    iterates, _ = finish([level(parted(waves), 3)], draw(1), rounds=20)
-    assert [each.round for each in iterates] == [1, 2, 3]
+    iterates, _ = finish([level(parted(waves), 6)], draw(1), rounds=20)
+    assert [each.round for each in iterates] == [None, 1, None, 2, None, 3]  # each gets somewhere
+    iterates, _ = finish([level(parted(waves), 1)], draw(1), rounds=20)
+    assert [each.round for each in iterates] == [None]
 
 
 @pytest.mark.parametrize("optimizer", BOTH)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import os
@@ -12,6 +13,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import impasto
+from impasto import options as options_module
 from impasto import settings
 
 NAMES = [
@@ -23,10 +25,12 @@ NAMES = [
     "Result",
     "__version__",
     "iter_reconstruct",
+    "iter_redo",
     "iter_texture",
     "iter_transfer",
     "open_image",
     "reconstruct",
+    "redo",
     "save_image",
     "texture",
     "transfer",
@@ -108,8 +112,9 @@ def test_functions_are_not_hidden_by_modules() -> None:
     run(
         "import impasto\n"
         "import impasto.jobs.transfer, impasto.jobs.texture, impasto.jobs.reconstruct\n"
+        "import impasto.jobs.redo\n"
         "import impasto.settings, impasto.cli, impasto.commands, impasto.images\n"
-        "for name in ('transfer', 'texture', 'reconstruct', 'open_image'):\n"
+        "for name in ('transfer', 'texture', 'reconstruct', 'redo', 'open_image'):\n"
         "    assert type(getattr(impasto, name)).__name__ == 'function', name\n"
         "from impasto import transfer\n"
         "assert transfer is impasto.transfer is impasto.jobs.transfer.transfer\n"
@@ -119,8 +124,9 @@ def test_functions_are_not_hidden_by_modules() -> None:
 @pytest.mark.parametrize("job", ["Transfer", "Texture", "Reconstruct"])
 def test_options_for_type_checkers_are_the_settings(job: str) -> None:
     kind: Any = getattr(settings, f"{job}Settings")
-    options: Any = getattr(settings, f"{job}Options")
-    wanted, told = get_type_hints(kind), get_type_hints(options)
+    options: Any = getattr(options_module, f"{job}Options")
+    hints, told = get_type_hints(kind), get_type_hints(options)
+    wanted = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
     assert told.keys() == wanted.keys()
     assert not options.__required_keys__
     for name, hint in wanted.items():

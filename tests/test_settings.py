@@ -13,15 +13,13 @@ from hypothesis import strategies as st
 
 from impasto import settings as settings_module
 from impasto.errors import SettingsError
+from impasto.options import ReconstructOptions, TextureOptions, TransferOptions
 from impasto.presets import PRESETS, Preset
 from impasto.settings import (
     MAX_SIDE,
-    ReconstructOptions,
     ReconstructSettings,
     Settings,
-    TextureOptions,
     TextureSettings,
-    TransferOptions,
     TransferSettings,
     make_settings,
     parse_layers,

@@ -1,12 +1,13 @@
 """Makes the pictures of README and docs with the program itself, from free photos.
 
-    python tools/make_docs.py [--out docs/images] [--only transfers|photos|texture|layers]
+    python tools/make_docs.py [--out docs/images] [--only NAME]
 
 The photos come from scikit-image (`pip install -e ".[pictures]"`): the astronaut that impasto
 ships, and Chelsea the cat, a cup of coffee and a rocket, all in the public domain or CC0.
 """
 
 import argparse
+import functools
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from PIL import Image
 import impasto
 from impasto.images import Picture
 from impasto.inputs import StyleLike
+from impasto.presets import PRESETS
+from impasto.sheet import contact_sheet
 from impasto.sources import samples
 
 CELL = 400
@@ -98,21 +101,46 @@ def layers() -> Image.Image:
     return picture.pil()
 
 
+@functools.cache
+def by_recipe(preset: str) -> Image.Image:
+    """The photo in the style of the strokes after a preset, on the network of the package."""
+    made = impasto.transfer(PHOTO, "sample:strokes", preset=preset, encoder="slim")
+    return made.image.pil()
+
+
+def recipes() -> Image.Image:
+    """One photo and one style after every preset."""
+    cells = {"photo and style": with_inset(sample("astronaut"), "strokes")}
+    cells |= {name: fitted(by_recipe(name)) for name in PRESETS}
+    made = impasto.texture("sample:strokes", preset="fastai", encoder="slim")
+    cells["fastai, style alone"] = fitted(made.image.pil())
+    named = [(name, Picture.from_pil(cell)) for name, cell in cells.items()]
+    lines = [named[i : i + 4] for i in range(0, len(named), 4)]
+    sheets = [contact_sheet([[p for _, p in line]], columns=[n for n, _ in line]) for line in lines]
+    return rows([sheet.pil() for sheet in sheets], 1, gap=0)
+
+
 SHEETS: dict[str, Callable[[], Image.Image]] = {
     "transfers": transfers,
     "photos": photos,
     "texture": texture,
     "layers": layers,
+    "recipes": recipes,
+    **{f"recipe-{name}": functools.partial(by_recipe, name) for name in PRESETS},
 }
+"""What makes each file; `--only` takes one of these names, or how several of them begin."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    parser.add_argument("--only", choices=list(SHEETS))
+    parser.add_argument("--only", help=", ".join(SHEETS) + "; recipe means all of that")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    for name in [given.only] if given.only else SHEETS:
+    chosen = [name for name in SHEETS if not given.only or name.startswith(given.only)]
+    if not chosen:
+        parser.error(f"there is no {given.only}")
+    for name in chosen:
         path = given.out / f"{name}.jpg"
         SHEETS[name]().save(path, quality=88, optimize=True)
         print(f"{path}  {path.stat().st_size // 1024} KB")

@@ -2,7 +2,7 @@
 
     >>> import impasto
     >>> result = impasto.transfer("sample:astronaut", "sample:strokes", size=256)
-    >>> impasto.save_image(result.image, "out.png")
+    >>> result.save("out.png")
 
 The names below are the public interface; they are loaded when first used, so that
 `import impasto` is quick and `open_image` needs no torch.
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from impasto.errors import ImpastoError
     from impasto.images import Picture, open_image, save_image
     from impasto.jobs.reconstruct import iter_reconstruct, reconstruct
+    from impasto.jobs.redo import iter_redo, redo
     from impasto.jobs.texture import iter_texture, texture
     from impasto.jobs.transfer import Painter, iter_transfer, transfer
     from impasto.progress import Progress, Result
@@ -31,10 +32,12 @@ __all__ = [
     "Result",
     "__version__",
     "iter_reconstruct",
+    "iter_redo",
     "iter_texture",
     "iter_transfer",
     "open_image",
     "reconstruct",
+    "redo",
     "save_image",
     "texture",
     "transfer",
@@ -48,10 +51,12 @@ _HOMES = {
     "Progress": "progress",
     "Result": "progress",
     "iter_reconstruct": "jobs.reconstruct",
+    "iter_redo": "jobs.redo",
     "iter_texture": "jobs.texture",
     "iter_transfer": "jobs.transfer",
     "open_image": "images",
     "reconstruct": "jobs.reconstruct",
+    "redo": "jobs.redo",
     "save_image": "images",
     "texture": "jobs.texture",
     "transfer": "jobs.transfer",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
+from impasto import cli_weights
 from impasto._version import __version__
 from impasto.errors import ImpastoError
 from impasto.settings import (
@@ -36,6 +37,7 @@ app = typer.Typer(
     help="Repaints your photos in the style of any painting, on any computer, offline.",
     epilog="A PICTURE is a file or sample:NAME; impasto transfer --help names the samples.",
 )
+app.add_typer(cli_weights.app, name="weights")
 
 
 class Flag(NamedTuple):
@@ -56,7 +58,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
         float, "0..1", "How much of the style: 0 gives the photo back, 1 forgets the photo"
     ),
     "content_weight": Flag(float, "W", "Weight of the content loss"),
-    "style_weight": Flag(float, "W", "Weight of the style loss; not with --strength"),
+    "style_weight": Flag(float, "W", "Weight of the style loss (instead of --strength)"),
     "tv_weight": Flag(float, "W", "Weight of the total variation: higher is smoother"),
     "ripple_weight": Flag(float, "W", "Weight against pixel-sized ripple"),
     "content_layers": Flag(str, "LAYERS", "Where content is compared, as relu4_1=1,relu4_2=0.5"),
@@ -67,8 +69,8 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "optimizer": Flag(str, "lbfgs|adam", "The optimiser"),
     "init": Flag(str, "INIT", "What to start from"),
     "scales": Flag(int, "N", "Coarse-to-fine scales; 0 starts at about 128 px", "scales"),
-    "encoder": Flag(str, "NAME|PATH", "The network that looks"),
-    "preset": Flag(str, "NAME", "Settings to begin with; flags that you give beat it"),
+    "encoder": Flag(str, "NAME|PATH", "The network that looks; see impasto weights list"),
+    "preset": Flag(str, "NAME", "Settings to begin with; flags beat it; see impasto presets"),
     "seed": Flag(int, "N", "Seed of every random draw"),
     "device": Flag(str, "auto|cpu|cuda|mps", "Where to compute"),
     "precision": Flag(str, "auto|float32|bfloat16", "In what to compute"),
@@ -76,7 +78,10 @@ FLAGS: Final[Mapping[str, Flag]] = {
 }
 """Every flag that sets a setting, in the order of --help."""
 
-NOT_FLAGS: Final = {"memory", "rate", "normalize"}
+NOT_FLAGS: Final = {
+    "beta1", "beta2", "clip", "epsilon", "memory", "noise", "normalize", "pixel_range", "rate",
+    "rounds", "tv_beta", "tv_reduction",
+}  # fmt: skip
 """Settings that only presets and the library set."""
 
 
@@ -84,9 +89,13 @@ class Common(NamedTuple):
     """The flags of every job that are no settings."""
 
     preview: str | None
+    save_every: int | None
+    film: str | None
+    plot: str | None
     json: str | None
     quiet: bool
     overwrite: bool
+    keep_gps: bool
     metadata: bool
     max_megapixels: float | None
 
@@ -134,6 +143,10 @@ def _common_flags() -> list[inspect.Parameter]:
     def switch(flag: str, help: str) -> Any:
         return Annotated[bool, typer.Option(flag, help=help)]
 
+    every = Annotated[
+        int | None,
+        typer.Option("--save-every", metavar="N", help="Keep every Nth step as OUT-0050.png."),
+    ]
     quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Tell nothing but errors.")]
     limit = typer.Option(
         "--max-megapixels",
@@ -143,24 +156,28 @@ def _common_flags() -> list[inspect.Parameter]:
     )
     return [
         _keyword("preview", text("FILE", "--preview", "Picture rewritten while it works."), None),
+        _keyword("save_every", every, None),
+        _keyword("film", text("FILE", "--film", "Film of it: .gif, .webp, .png or .mp4."), None),
+        _keyword("plot", text("FILE", "--plot", "Loss curves, as .png, .svg or .pdf."), None),
         _keyword("json", text("LOG", "--json", "Log of every step, one JSON object a line."), None),
         _keyword("quiet", quiet, False),
         _keyword("overwrite", switch("--overwrite", "Replace files that are there."), False),
-        _keyword("no_metadata", switch("--no-metadata", "Store no record of the settings."), False),
+        _keyword("keep_gps", switch("--keep-gps", "Keep the place in the photo's EXIF."), False),
+        _keyword("no_metadata", switch("--no-metadata", "Store no record and no EXIF."), False),
         _keyword("max_megapixels", Annotated[float | None, limit], None),
     ]
 
 
-def job(kind: type[Settings]) -> Callable[[Callable[..., int]], Callable[..., None]]:
+def job(kind: type[Settings] | None) -> Callable[[Callable[..., int]], Callable[..., None]]:
     """Makes a command of a function that is given its arguments, its settings and `Common`.
 
-    The function returns the exit code.
+    The function returns the exit code. Without settings, it is given no options.
     """
 
     def decorate(function: Callable[..., int]) -> Callable[..., None]:
         own = list(inspect.signature(function).parameters.values())
         arguments = [p for p in own if p.name not in ("options", "common")]
-        flags = [*_settings_flags(kind), *_common_flags()]
+        flags = [*(_settings_flags(kind) if kind else ()), *_common_flags()]
 
         @functools.wraps(function)
         def command(**values: Any) -> None:
@@ -168,6 +185,8 @@ def job(kind: type[Settings]) -> Callable[[Callable[..., int]], Callable[..., No
                 **{name: values.pop(name) for name in Common._fields if name != "metadata"},
                 metadata=not values.pop("no_metadata"),
             )
+            if kind is None:
+                raise typer.Exit(function(**values, common=common))
             options = {
                 name: flag.parse(value) if flag.parse else value
                 for name, flag in FLAGS.items()
@@ -267,6 +286,47 @@ def reconstruct(
     from impasto.commands import run_reconstruct
 
     return run_reconstruct(image, out, options, common)
+
+
+@job(None)
+def redo(
+    *,
+    result: Annotated[str, typer.Argument(metavar="RESULT", help="A picture that impasto made.")],
+    out: Out,
+    content: Annotated[
+        str | None, typer.Option("--content", metavar="FILE", help="The photo it was made from.")
+    ] = None,
+    style: Annotated[
+        list[str] | None, typer.Option("--style", metavar="FILE", help="The style; repeat for all.")
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option("--init", metavar="FILE", help="The picture it started from.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", metavar="PATH", help="The network's weight file.")
+    ] = None,
+    common: Common,
+) -> int:
+    """Make a result again from the settings stored inside it.
+
+    The pictures that it was made from are looked for beside it, here and among the samples, and
+    have to be the very files. On the same machine and versions the pixels come out the same.
+    """
+    from impasto.commands import run_redo
+
+    return run_redo(result, out, content, style, init, encoder, common)
+
+
+@app.command()
+def presets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show every figure of this one.")
+    ] = None,
+) -> None:
+    """List the presets, or show one with all its figures."""
+    from impasto.recipes import describe, overview
+
+    typer.echo(overview() if name is None else describe(name))
 
 
 def _version(value: bool) -> None:

@@ -1,4 +1,4 @@
-"""Picture files in and out: the only user of Pillow.
+"""Picture files in and out.
 
 Inside impasto a picture is upright, 8 bit, sRGB, with its transparency kept aside. `open_image`
 brings every file that it can read to that state; `save_image` writes it back, and can store with
@@ -12,33 +12,24 @@ import hashlib
 import io
 import os
 import sys
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from PIL import (
-    ExifTags,
-    Image,
-    ImageCms,
-    PngImagePlugin,
-    TiffImagePlugin,
-    TiffTags,
-)
+from PIL import Image, ImageCms, PngImagePlugin
 
-from impasto._version import __version__
-from impasto.decode import convert, explained, identify, load, pillow_guarded, regular_file
+from impasto.convert import convert
+from impasto.decode import explained, identify, load, pillow_guarded, png_chunks, regular_file
 from impasto.errors import ImageError
 from impasto.files import os_reason, write_bytes_atomic
+from impasto.metadata import SOFTWARE, Exif
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
     from impasto.files import StrPath
-
-    Warnings = list[warnings.WarningMessage]
 
 __all__ = [
     "MAX_PIXELS",
@@ -74,8 +65,7 @@ _ENCODER: dict[str, dict[str, Any]] = {
 _MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # libjpeg stops short of the format's 65,535 px
 _MAX_JPEG_EXIF = 65_533  # bytes in one marker
 
-_KEYWORD = "impasto"
-_ASCII, _UNICODE = b"ASCII\0\0\0", b"UNICODE\0"  # how an EXIF UserComment says its encoding
+_KEYWORD = "impasto"  # of the record in a PNG
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +76,9 @@ class Picture:
         pixels: uint8, (H, W, 3), sRGB.
         alpha: uint8, (H, W), 255 is opaque; None if all of it is opaque.
         exif: The EXIF block of the file with its orientation set to 1 (``pixels`` are upright
-            already) and without its thumbnail; None if it had none. The tags of a TIFF are not
-            such a block.
+            already), without its thumbnail, its maker's note and whatever else `save_image` does
+            not take along; None if it had none. Of a TIFF, the tags that EXIF has too. A block
+            that cannot be read stands as it was.
         source: The path or name it was read from, as given.
         sha256: Of the bytes of that file, hexadecimal.
 
@@ -187,8 +178,8 @@ class Picture:
         """
         with explained("cannot use the picture", "it is damaged"):
             with pillow_guarded(sys.maxsize):
-                orientation, exif = load(image)
-            return cls(*convert(image, orientation), exif)
+                decoded = load(image)
+            return cls(*convert(decoded), decoded.exif)
 
 
 def open_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -200,20 +191,21 @@ def open_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
     Args:
         path: A regular file.
-        max_pixels: The most pixels, W × H. It is checked before anything is decoded.
+        max_pixels: The most pixels, W × H; of a WebP or AVIF, which take more memory, two thirds
+            of it. It is checked before anything is decoded, and so is that the file has at most
+            8 bytes for each.
 
     Raises:
         ImageError: The file cannot be read; one line that says why.
     """
     name = os.fspath(path)
     with explained(f"cannot read {name}", "the file is truncated or damaged"):
-        with regular_file(path) as file:
+        with regular_file(path, max_pixels) as file:
             with pillow_guarded(max_pixels) as caught:
-                image = identify(file, caught)
-                orientation, exif = load(image)
+                decoded = load(identify(file, caught, max_pixels))
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Picture(*convert(image, orientation), exif, name, digest)
+        return Picture(*convert(decoded), decoded.exif, name, digest)
 
 
 def check_output_path(path: StrPath) -> str:
@@ -230,18 +222,33 @@ def check_output_path(path: StrPath) -> str:
     return SUFFIXES_OUT[suffix.lower()]
 
 
-def save_image(picture: Picture, path: StrPath, *, record: str | None = None) -> list[str]:
+def save_image(
+    picture: Picture,
+    path: StrPath,
+    *,
+    record: str | None = None,
+    metadata: bool = True,
+    gps: bool = False,
+) -> list[str]:
     """Writes a picture in the format of the path's suffix, in one step (see `atomic_path`).
 
     PNG: compression level 6. JPEG: quality 95, no chroma subsampling. WebP: quality 95, method 4.
     TIFF: deflate. All carry the sRGB profile; PNG, WebP and TIFF carry the alpha. Equal pictures
     and records give equal files.
 
+    All carry the EXIF tags of ``picture.exif`` that say what was photographed, when, by whom and
+    how, made true of this picture (upright, its size, sRGB). Left out are the place, unless
+    ``gps`` says otherwise, and always: the thumbnail, the maker's note (it breaks when it is
+    moved, and may hold the place or a serial number), XMP and IPTC, what describes how the photo
+    was stored or printed, and a record of how the photo itself was made.
+
     Args:
-        picture: What to write. Its ``exif`` is not written.
+        picture: What to write.
         path: The file; an existing one is replaced. See `SUFFIXES_OUT`.
         record: Text (JSON) that tells what made the picture, stored in the file together with
-            the version of impasto; see `read_record`. Without it the file has no metadata.
+            the version of impasto; see `read_record`.
+        metadata: False writes no metadata at all, but the profile.
+        gps: Whether the place that ``picture.exif`` tells is written.
 
     Returns:
         What the reader of the file should know, one line each: what the format could not keep.
@@ -258,20 +265,68 @@ def save_image(picture: Picture, path: StrPath, *, record: str | None = None) ->
             f"{form} holds at most {limit} px a side; use .png or .tif"
         )
     notes: list[str] = []
-    options = {**_ENCODER[form], "icc_profile": _srgb_profile()}
     if form == "JPEG" and picture.alpha is not None:
         picture = picture.over_white()
         notes.append("JPEG has no transparency: laid over white")
-    if record is not None:
-        options |= _record_options(record, form)
-        if form == "JPEG" and len(options["exif"]) > _MAX_JPEG_EXIF:
-            del options["exif"]
-            notes.append("the record is too long for a JPEG: left out")
-    buffer = io.BytesIO()
+    photo = None
+    if metadata and picture.exif is not None:
+        try:
+            photo = Exif.parse(picture.exif)
+            photo.fit(picture.size, gps=gps)
+        except ValueError:
+            notes.append("the EXIF of the photo is damaged: left out")
     with explained(f"cannot write {name}", "the encoder failed"):
-        picture.pil().save(buffer, format=form, **options)
-    write_bytes_atomic(path, buffer.getvalue())
-    return notes
+        data, left_out = _encoded(picture, form, photo, record if metadata else None)
+    write_bytes_atomic(path, data)
+    return notes + left_out
+
+
+def _encoded(
+    picture: Picture, form: str, photo: Exif | None, record: str | None
+) -> tuple[bytes, list[str]]:
+    """The bytes of the file, and what had to be left out of it."""
+    options = {**_ENCODER[form], "icc_profile": _srgb_profile()}
+    notes: list[str] = []
+    if record is not None:
+        # A file name that is not UTF-8 reaches us as lone surrogates, which no format can hold.
+        record = record.encode("utf-8", "replace").decode("utf-8")
+    if form == "PNG" and record is not None:
+        info = PngImagePlugin.PngInfo()
+        info.add_text("Software", SOFTWARE)
+        info.add_itxt(_KEYWORD, record)
+        options["pnginfo"], record = info, None
+    exif = _with_record(photo, record)
+    if form == "JPEG" and len(exif.tobytes()) > _MAX_JPEG_EXIF:
+        exif, notes = _short_enough(photo, record)
+    if exif and form != "TIFF":
+        options["exif"] = exif.tobytes()
+    buffer = io.BytesIO()
+    picture.pil().save(buffer, format=form, **options)
+    data = buffer.getvalue()
+    return (exif.into_tiff(data) if exif and form == "TIFF" else data), notes
+
+
+def _with_record(photo: Exif | None, record: str | None) -> Exif:
+    """The tags of the photo, if any, with the record, if any."""
+    exif = Exif() if photo is None else photo.copy()
+    if record is not None:
+        exif.record = record
+    return exif
+
+
+def _short_enough(photo: Exif | None, record: str | None) -> tuple[Exif, list[str]]:
+    """As much as one marker of a JPEG holds: the record sooner than the photo's tags."""
+    no_photo = "the EXIF of the photo is too long for a JPEG: left out"
+    no_record = "the record is too long for a JPEG: left out"
+    alone = _with_record(None, record)
+    if record is not None and len(alone.tobytes()) <= _MAX_JPEG_EXIF:
+        return alone, [no_photo]
+    notes = [] if record is None else [no_record]
+    if photo is None:
+        return Exif(), notes
+    if len(photo.tobytes()) <= _MAX_JPEG_EXIF:
+        return photo, notes
+    return Exif(), [no_photo, *notes]
 
 
 def read_record(path: StrPath) -> str | None:
@@ -284,13 +339,31 @@ def read_record(path: StrPath) -> str | None:
         with (
             explained(f"cannot read {os.fspath(path)}", "the file is truncated or damaged"),
             regular_file(path) as file,
-            pillow_guarded(sys.maxsize) as caught,
         ):
-            return _find_record(identify(file, caught))
+            return _find_record(file)
     except ImageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise
         return None
+
+
+def _find_record(file: BinaryIO) -> str | None:
+    """The record in a picture file, None if there is none of ours."""
+    start = file.read(4)
+    if start == b"\x89PNG":
+        before = _KEYWORD.encode() + bytes(5)  # not compressed, no language, no translation
+        for kind, data in png_chunks(file):
+            if kind == b"iTXt" and data.startswith(before):
+                return data[len(before) :].decode()
+            if kind == b"IDAT":
+                break
+        return None
+    if start == b"II*\0":
+        return Exif.read(file).record
+    file.seek(0)
+    with pillow_guarded(sys.maxsize) as caught:
+        block = identify(file, caught, sys.maxsize).info.get("exif")
+    return Exif.parse(block).record if isinstance(block, bytes) else None
 
 
 def pictures_in(folder: StrPath) -> list[Path]:
@@ -316,43 +389,3 @@ def _srgb_profile() -> bytes:
     """An sRGB profile whose bytes are the same on every day."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return profile[:24] + bytes(12) + profile[36:]  # the date of its creation, all zero
-
-
-def _record_options(record: str, form: str) -> dict[str, Any]:
-    """What Pillow's encoder of ``form`` needs in order to store ``record`` and our version."""
-    # A file name that is not UTF-8 reaches us as lone surrogates, which no format can hold.
-    record = record.encode("utf-8", "replace").decode("utf-8")
-    software = f"impasto {__version__}"
-    if form == "PNG":
-        info = PngImagePlugin.PngInfo()
-        info.add_text("Software", software)
-        info.add_itxt(_KEYWORD, record)
-        return {"pnginfo": info}
-    comment = _ASCII + record.encode() if record.isascii() else _UNICODE + record.encode("utf-16le")
-    if form == "TIFF":
-        # libtiff as Pillow drives it writes no EXIF directory: the tag stands in the main one.
-        tags = TiffImagePlugin.ImageFileDirectory_v2()
-        tags[ExifTags.Base.Software] = software
-        tags[ExifTags.Base.UserComment] = comment
-        tags.tagtype[ExifTags.Base.UserComment] = TiffTags.UNDEFINED
-        return {"tiffinfo": tags}
-    exif = Image.Exif()
-    exif.endian = "<"  # readers expect the comment in the byte order of the block
-    exif[ExifTags.Base.Software] = software
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-    return {"exif": exif.tobytes()}
-
-
-def _find_record(image: Image.Image) -> str | None:
-    """The record in the header of ``image``, None if there is none of ours."""
-    if image.format == "PNG":
-        text = image.info.get(_KEYWORD)
-        return None if text is None else str(text)
-    exif = image.getexif()
-    if not str(exif.get(ExifTags.Base.Software)).startswith("impasto "):
-        return None  # a camera's comment
-    place = exif if image.format == "TIFF" else exif.get_ifd(ExifTags.IFD.Exif)
-    comment = place[ExifTags.Base.UserComment]
-    if comment[:8] == _ASCII:
-        return str(comment[8:], "ascii")
-    return str(comment[8:], "utf-16le") if comment[:8] == _UNICODE else None

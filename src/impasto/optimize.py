@@ -350,7 +350,8 @@ def optimize(
         x = begin = start(level.size, picture)
         objective = level.objective()
         average = _Average()
-        rounds = divide_steps(level.steps, [1.0] * min(settings.rounds, level.steps))
+        most = max(1, level.steps // 2)  # a round of one step would get nowhere
+        rounds = divide_steps(level.steps, [1.0] * min(settings.rounds, most))
         for number, steps in enumerate(rounds, 1):
             first = make if number > 1 else functools.partial(make, moments=moments)
             descent = _descend(objective, x, steps, first, average)

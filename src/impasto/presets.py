@@ -90,7 +90,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
                 "steps": 500,
             },
             ours=frozenset({"memory", "steps"}),
-            slim={"style_weight": 1000.0},
+            slim={"padding": "replicate", "style_weight": 2e7},
         ),
         "keras-vgg16": Preset(
             summary="VGG-16, sums instead of means, total variation, ten rounds of L-BFGS",
@@ -120,9 +120,10 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             jobs={"texture": {"out_size": (450, 450)}},
             ours=frozenset({"memory"}),
             slim={
+                "padding": "replicate",
                 "style_layers": "relu1_2=0.2,relu2_2=0.2,relu3_2=0.2,relu4_2=0.2,relu5_1=0.2",
-                "style_weight": 4.0,
-                "tv_weight": 1.0,
+                "style_weight": 3e5,
+                "tv_weight": 1e-4,
             },
         ),
         "fastai": Preset(
@@ -149,8 +150,9 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             jobs={"reconstruct": {"layers": "relu5_1", "size": 256}},
             ours=frozenset({"memory", "size"}),
             slim={
+                "padding": "replicate",
                 "style_layers": "relu1_2=0.05,relu2_2=0.2,relu3_2=0.2,relu4_2=0.25,relu5_1=0.3",
-                "style_weight": 1.0,
+                "style_weight": 2000.0,
             },
             film=True,
         ),
@@ -176,7 +178,13 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
                 "size": 512,
                 "steps": 1000,
             },
-            slim={"content_layers": "relu5_1", "content_weight": 1.0, "style_weight": 1.0},
+            slim={
+                "padding": "replicate",
+                "content_layers": "relu5_1",
+                "content_weight": 1.0,
+                "style_weight": 100.0,
+                "epsilon": 1e-12,
+            },
         ),
         "pytorch": Preset(
             summary="VGG-19, several content layers, from the photo or from white noise",
@@ -197,7 +205,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
                 "steps": 300,
             },
             ours=_UNSAID,
-            slim={"style_weight": 1000.0},
+            slim={"padding": "replicate", "style_weight": 2e8},
         ),
     }
 )

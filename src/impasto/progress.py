@@ -1,10 +1,14 @@
 """What a running job tells: one record after every step, and the result at the end."""
 
+import json
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from impasto.images import Picture
+from impasto.images import Picture, save_image
+
+if TYPE_CHECKING:
+    from impasto.files import StrPath
 
 __all__ = ["OnProgress", "Progress", "Result", "drive"]
 
@@ -26,6 +30,23 @@ class Result:
     settings: dict[str, Any]
     history: list[dict[str, Any]] = field(repr=False)
     partial: bool = False
+
+    def save(self, path: "StrPath", *, metadata: bool = True, gps: bool = False) -> list[str]:
+        """Writes the picture with its record, so that it can be redone.
+
+        Args:
+            path: the file; its suffix says the format.
+            metadata: False for a file with neither record nor EXIF.
+            gps: whether the photo's EXIF keeps the place where it was taken.
+
+        Returns:
+            What the format could not keep, one line each.
+
+        Raises:
+            ImpastoError: the file cannot be written.
+        """
+        record = json.dumps(self.settings, ensure_ascii=False, allow_nan=False)
+        return save_image(self.image, path, record=record, metadata=metadata, gps=gps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,14 @@ import numpy as np
 from impasto._version import __version__
 from impasto.images import Picture, read_record
 
-__all__ = ["RECORD_VERSION", "describe_input", "make_record", "read_settings", "same_request"]
+__all__ = [
+    "RECORD_VERSION",
+    "describe_input",
+    "make_record",
+    "read_settings",
+    "same_request",
+    "versions",
+]
 
 RECORD_VERSION: Final = 1
 
@@ -55,7 +62,7 @@ def make_record(
         "settings": dict(settings) | {"encoder": Path(settings.get("encoder", "")).name},
         "inputs": [dict(entry) for entry in inputs],
         "encoder": {"name": encoder[0], "sha256": encoder[1]},
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -88,7 +95,7 @@ def _request(record: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(asked))  # tuples and lists are alike in JSON
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     import torch
 
     return {

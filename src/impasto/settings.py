@@ -9,18 +9,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Literal, TypedDict, TypeVar, get_args
+from typing import Any, ClassVar, Final, Literal, TypeVar, get_args
 
 from impasto.errors import SettingsError
 from impasto.presets import PRESETS
 
 __all__ = [
-    "ReconstructOptions",
     "ReconstructSettings",
     "Settings",
-    "TextureOptions",
     "TextureSettings",
-    "TransferOptions",
     "TransferSettings",
     "make_settings",
     "parse_layers",
@@ -287,63 +284,6 @@ class ReconstructSettings(Settings):
     def tolerates_bfloat16(self) -> bool:
         """Never: the loss goes so far down that rounding weighs more than 1 % of it."""
         return False
-
-
-class _Options(TypedDict, total=False):
-    preset: str
-    steps: int
-    scales: int
-    optimizer: OptimizerName
-    memory: int
-    rounds: int
-    clip: Clip
-    rate: float
-    beta1: float
-    beta2: float
-    epsilon: float
-    encoder: str
-    pooling: Pooling
-    padding: Padding
-    normalize: Normalization
-    pixel_range: int
-    tv_weight: float
-    tv_beta: float
-    tv_reduction: Reduction
-    ripple_weight: float
-    noise: Noise
-    seed: int
-    device: DeviceName
-    precision: Precision
-    threads: int
-
-
-class TransferOptions(_Options, total=False):
-    """The keyword arguments of `transfer`, for type checkers; see `TransferSettings`."""
-
-    size: int | Literal["full"]
-    strength: float | None
-    content_weight: float
-    style_weight: float
-    content_layers: Layers | str
-    style_layers: Layers | str
-    init: Any
-
-
-class TextureOptions(_Options, total=False):
-    """The keyword arguments of `texture`, for type checkers; see `TextureSettings`."""
-
-    out_size: tuple[int, int]
-    style_weight: float
-    style_layers: Layers | str
-    init: Any
-
-
-class ReconstructOptions(_Options, total=False):
-    """The keyword arguments of `reconstruct`, for type checkers; see `ReconstructSettings`."""
-
-    size: int | Literal["full"]
-    layers: tuple[str, ...] | str
-    init: Any
 
 
 S = TypeVar("S", bound=Settings)

@@ -21,13 +21,16 @@ from impasto.images import Picture, save_image
 from impasto.progress import Progress
 from impasto.records import RECORD_VERSION
 
-__all__ = ["JsonLog", "Preview", "Reporter"]
+__all__ = ["PREVIEW_RECORD", "JsonLog", "Preview", "Reporter", "Snapshots"]
 
 PREVIEW_EVERY = 1.5
 """Seconds between two previews."""
 
 LINE_EVERY = 5.0
 """Seconds between two lines when the output is no terminal."""
+
+PREVIEW_RECORD = json.dumps({"record": RECORD_VERSION, "status": "preview"})
+"""What says that a picture is an unfinished one of ours, which a later run may replace."""
 
 
 class Reporter:
@@ -130,7 +133,7 @@ class Preview:
 
     def __init__(self, path: Path, *, marked: bool = True) -> None:
         self.path = path
-        self._mark = json.dumps({"record": RECORD_VERSION, "status": "preview"}) if marked else None
+        self._mark = PREVIEW_RECORD if marked else None
         self._next = 0.0
 
     def __call__(self, progress: Progress) -> None:
@@ -142,6 +145,33 @@ class Preview:
     def show(self, picture: Picture) -> None:
         """Writes a picture at once."""
         save_image(picture, self.path, record=self._mark)
+
+
+class Snapshots:
+    """Keeps the best picture so far as a file of its own, every so many steps.
+
+    Args:
+        out: the result's file; a snapshot is beside it, as `out-0050.png`.
+        every: how many steps.
+        marked: whether they say that they are ours, so that a later run may replace them.
+    """
+
+    def __init__(self, out: Path, every: int, *, marked: bool = True) -> None:
+        self.out = out
+        self.every = every
+        self._mark = PREVIEW_RECORD if marked else None
+
+    def paths(self, steps: int) -> list[Path]:
+        """The files of a job of so many steps."""
+        return [self._path(step) for step in range(self.every, steps + 1, self.every)]
+
+    def __call__(self, progress: Progress) -> None:
+        """Keeps a step, if it is one of them."""
+        if progress.step % self.every == 0:
+            save_image(progress.picture(), self._path(progress.step), record=self._mark)
+
+    def _path(self, step: int) -> Path:
+        return self.out.with_name(f"{self.out.stem}-{step:04}{self.out.suffix}")
 
 
 class JsonLog:

@@ -1,1 +1,1 @@
-"""The jobs: transfer, texture and reconstruct, and what they share."""
+"""The jobs: transfer, texture and reconstruct, what they share, and redo, which repeats one."""

@@ -17,10 +17,11 @@ from impasto.images import Picture
 from impasto.inputs import PictureLike, as_picture
 from impasto.jobs.run import Bench, Job, Start, opened_init, run
 from impasto.objectives import ContentTerm, make_objective
+from impasto.options import ReconstructOptions
 from impasto.progress import OnProgress, Progress, Result, drive
 from impasto.pyramid import cover, resample_picture, shrink, working_size
 from impasto.records import describe_input, make_record
-from impasto.settings import ReconstructOptions, ReconstructSettings, make_settings
+from impasto.settings import ReconstructSettings, make_settings
 from impasto.sheet import contact_sheet
 
 __all__ = ["iter_reconstruct", "reconstruct"]
@@ -58,7 +59,7 @@ def _look(picture: Picture, options: ReconstructOptions) -> Generator[Progress, 
     entries: list[dict[str, Any]] = []
     began = time.monotonic()
 
-    start = Start(cover(begun.tensor(), finest) if begun else None, settings.seed, bench.device)
+    start = Start(cover(begun.tensor(), finest) if begun else None, bench)
 
     def finish(x: Tensor) -> Picture:
         return Picture.from_tensor(resample_picture(x, finest if sheet else picture.size))
@@ -66,7 +67,7 @@ def _look(picture: Picture, options: ReconstructOptions) -> Generator[Progress, 
     def gather(last: Result, before: int, steps: int) -> Result:
         """The result so far: one picture, or a sheet of the layers before and the one at hand."""
         if not sheet:
-            return replace(last, image=Picture(last.image.pixels, picture.alpha))
+            return replace(last, image=Picture(last.image.pixels, picture.alpha, picture.exif))
         results = [*done[:before], last]
         captions = list(settings.layers[: len(results)])
         return Result(
@@ -83,9 +84,7 @@ def _look(picture: Picture, options: ReconstructOptions) -> Generator[Progress, 
                 encoder,
                 size,
                 content=ContentTerm(target, {layer: 1.0}, 1.0),
-                tv_weight=settings.tv_weight,
-                ripple_weight=settings.ripple_weight,
-                normalize=settings.normalize,
+                settings=settings,
             ),
         )
         job = run(Job("reconstruct", bench, levels, start, finish, record))

@@ -10,10 +10,11 @@ from impasto.images import Picture
 from impasto.inputs import StyleLike, as_styles
 from impasto.jobs.run import Bench, Job, Start, opened_init, run
 from impasto.objectives import Styles, StyleTerm, make_objective
+from impasto.options import TextureOptions
 from impasto.progress import OnProgress, Progress, Result, drive
 from impasto.pyramid import cover, resample_picture, working_size
 from impasto.records import describe_input, make_record
-from impasto.settings import TextureOptions, TextureSettings, make_settings
+from impasto.settings import TextureSettings, make_settings
 
 __all__ = ["iter_texture", "texture"]
 

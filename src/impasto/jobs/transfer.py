@@ -11,10 +11,11 @@ from impasto.images import Picture
 from impasto.inputs import PictureLike, StyleLike, as_picture, as_styles
 from impasto.jobs.run import Bench, Job, Start, opened_init, run
 from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
+from impasto.options import TransferOptions
 from impasto.progress import OnProgress, Progress, Result, drive
 from impasto.pyramid import Size, cover, resample_picture, shrink, working_size
 from impasto.records import describe_input, make_record
-from impasto.settings import TransferOptions, TransferSettings, make_settings
+from impasto.settings import TransferSettings, make_settings
 from impasto.upsample import guided_upsample
 
 __all__ = ["Painter", "iter_transfer", "transfer"]
@@ -81,7 +82,6 @@ class Painter:
         small = shrink(photo.over_white(), finest)
         kept = ContentTerm(small.to(self.bench.device), self.settings.content_layers, keep)
         taken = StyleTerm(self._styles, self.settings.style_layers, take, finest)
-        smooth = self.settings.smoothing
         levels = self.bench.levels(
             finest,
             lambda encoder, size: make_objective(
@@ -89,17 +89,17 @@ class Painter:
                 size,
                 content=kept,
                 style=taken,
-                tv_weight=self.settings.tv_weight * smooth,
-                ripple_weight=self.settings.ripple_weight * smooth,
-                normalize=self.settings.normalize,
+                settings=self.settings,
+                smoothing=self.settings.smoothing,
             ),
         )
 
         def finish(painted: Tensor) -> Picture:
             painted = resample_picture(painted, finest)
-            return Picture(guided_upsample(painted, photo.pixels), photo.alpha)
+            pixels = guided_upsample(painted, photo.pixels)
+            return Picture(pixels, photo.alpha, photo.exif)  # no longer the file that it came from
 
-        start = Start(self._begin(finest, kept.photo), self.settings.seed, self.bench.device)
+        start = Start(self._begin(finest, kept.photo), self.bench)
         job = Job("transfer", self.bench, levels, start, finish, self.request(photo))
         return (yield from run(job))
 
@@ -124,7 +124,7 @@ class Painter:
             "steps": 0,
             "loss": None,
         }
-        return Result(Picture(photo.pixels, photo.alpha), record, [])
+        return Result(photo, record, [])
 
 
 def iter_transfer(

@@ -1,0 +1,316 @@
+"""The film of a run: the picture coming into being, as GIF, WebP, animated PNG or MP4."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from PIL import ExifTags, Image, PngImagePlugin
+
+from impasto.decode import explained
+from impasto.errors import ImageError, ImpastoError
+from impasto.files import atomic_path, write_bytes_atomic
+from impasto.images import Picture
+from impasto.progress import Progress
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from numpy.typing import NDArray
+
+    from impasto.files import StrPath
+
+__all__ = ["FILM_SUFFIXES", "Film", "no_other"]
+
+FILM_SUFFIXES: Final = (".gif", ".webp", ".png", ".mp4")
+"""What a film's name can end in; `.png` is an animated PNG."""
+
+EASE: Final = 1.5
+"""Frame i of F shows step S·(i/F)^EASE: the first steps, which change most, have most frames."""
+
+SLOWEST: Final = 8.0
+"""Frames a second, at least: a film of few steps is shorter rather than a row of slides."""
+
+FIRST_HOLD, LAST_HOLD = 400, 1800
+"""Milliseconds that the first and the last frame stand."""
+
+PALETTE: Final = 255
+"""Colours of a GIF or PNG; the 256th index means that a pixel stays as it was."""
+
+TOLERANCE: Final = 14
+"""Such a pixel stays until one of its channels is wrong by more, of 255: a third of the bytes."""
+
+DITHER: Final = 8
+"""Ordered dithering, of 255: enough for skies, and it stands still from frame to frame."""
+
+_MARK: Final = "impasto film"
+_MARK_WITHIN: Final = 1 << 16  # bytes from either end of a file
+
+
+class Film:
+    """Keeps frames of a run and writes them as an animation that loops.
+
+    It is called with every `Progress`, and asks few of them for their picture. All frames have
+    one size: that of the finest scale, at most `side`. In memory are at most `seconds`·`rate`
+    of them, 4 bytes a pixel.
+
+    Args:
+        path: the file; see `FILM_SUFFIXES`.
+        side: limit of the frames' long side, px.
+        seconds: how long the film is before its last frame, s; less if there are few steps.
+        rate: frames a second.
+        marked: whether the file says that it is ours, so that a later run may replace it.
+
+    Raises:
+        ImpastoError: the suffix is another, or `.mp4` and PyAV is not installed.
+    """
+
+    def __init__(
+        self,
+        path: StrPath,
+        *,
+        side: int = 480,
+        seconds: float = 6.0,
+        rate: float = 20.0,
+        marked: bool = True,
+    ) -> None:
+        self.path = Path(path)
+        self.side = side
+        self.seconds = seconds
+        self.rate = rate
+        self.marked = marked
+        self._suffix = _checked_suffix(self.path)
+        self._steps: frozenset[int] = frozenset()
+        self._frames: list[Image.Image] = []
+        self._shape = (0, 0)  # of the pictures, (W, H)
+
+    def __call__(self, progress: Progress) -> None:
+        """Keeps a step, if it is one of the film's."""
+        if not self._frames:
+            self._steps = self._schedule(progress.steps)
+        elif progress.step not in self._steps:
+            return
+        picture = progress.picture()
+        if not self._frames:
+            self._shape = picture.size
+        self._frames.append(self._frame(picture))
+
+    def save(self, last: Picture | None = None) -> list[str]:
+        """Writes what there is so far, in one step; nothing if there is nothing.
+
+        Args:
+            last: the result, which becomes the last frame, on white; None if there is none.
+
+        Returns:
+            What the user should know, one line each.
+
+        Raises:
+            ImpastoError: the file cannot be written.
+        """
+        frames, notes = list(self._frames), []
+        if last is not None:
+            if not frames:  # no steps: nothing moves
+                self._shape = last.size
+            if _alike(last.size, self._shape):
+                frames.append(self._frame(last))
+            else:
+                notes.append("the film ends before the result, which has another shape")
+        if frames:
+            self._write(frames, self._durations(len(frames)))
+        return notes
+
+    @staticmethod
+    def may_replace(path: Path) -> bool:
+        """Whether there is no such file, or an empty one, or a film of ours."""
+        return no_other(path, _MARK)
+
+    def _schedule(self, steps: int) -> frozenset[int]:
+        """The steps that are kept: the first, the last, and ever fewer in between."""
+        count = max(2, round(self.seconds * self.rate))
+        ways = (i / (count - 1) for i in range(count))
+        return frozenset(1 + round((steps - 1) * way**EASE) for way in ways)
+
+    def _frame(self, picture: Picture) -> Image.Image:
+        """A picture at the frames' size, on white."""
+        scale = min(1.0, self.side / max(self._shape))
+        w, h = (max(1, round(length * scale)) for length in self._shape)
+        if self._suffix == ".mp4":  # two by two pixels share a colour
+            w, h = max(2, w - w % 2), max(2, h - h % 2)
+        image = picture.pil()
+        image = image.resize((w, h), Image.Resampling.LANCZOS)
+        if image.mode == "RGBA":
+            image = Image.alpha_composite(Image.new("RGBA", (w, h), "white"), image)
+        return image.convert("RGB")
+
+    def _durations(self, count: int) -> list[int]:
+        """How long each frame stands, ms; in whole 1/100 s, as GIF has it."""
+        rate = min(self.rate, max(SLOWEST, count / self.seconds))
+        durations = [10 * max(2, round(100 / rate))] * count
+        durations[0], durations[-1] = FIRST_HOLD, LAST_HOLD
+        return durations
+
+    def _write(self, frames: list[Image.Image], durations: list[int]) -> None:
+        failure = f"cannot write {self.path}"
+        if self._suffix == ".mp4":
+            with atomic_path(self.path) as temporary, explained(failure, "the encoder failed"):
+                _write_mp4(temporary, frames, durations, _MARK if self.marked else None)
+            return
+        options: dict[str, Any] = {"loop": 0, "duration": durations}
+        if self._suffix == ".webp":
+            options |= {"format": "WEBP", "quality": 80, "method": 4}
+        else:
+            frames = _indexed(frames)
+            options |= {"transparency": PALETTE}
+            # GIF: leave what was there; PNG: lay the frame over it.
+            gif = {"format": "GIF", "palette": frames[0].getpalette(), "disposal": 1}
+            png = {"format": "PNG", "disposal": 0, "blend": 1}
+            options |= gif if self._suffix == ".gif" else png
+        if self.marked:
+            options |= _mark(self._suffix)
+        buffer = io.BytesIO()
+        with explained(failure, "the encoder failed"):
+            frames[0].save(buffer, save_all=True, append_images=frames[1:], **options)
+        write_bytes_atomic(self.path, buffer.getvalue())
+
+
+def no_other(path: Path, mark: str) -> bool:
+    """Whether there is no such file, or an empty one, or one that bears our mark near its ends."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_MARK_WITHIN)
+            file.seek(max(0, path.stat().st_size - _MARK_WITHIN))
+            return not head or mark.encode() in head + file.read()
+    except FileNotFoundError:
+        return True
+    except OSError:  # the writer will say what is wrong
+        return not path.is_file()
+
+
+def _checked_suffix(path: Path) -> str:
+    """The suffix of a film that can be written here."""
+    suffix = path.suffix.lower()
+    if suffix not in FILM_SUFFIXES:
+        what = f"{path.suffix} is not a suffix a film can have" if suffix else "it has no suffix"
+        raise ImageError(f"cannot write {path}: {what}; use one of {', '.join(FILM_SUFFIXES)}")
+    if suffix == ".mp4":
+        try:
+            import av
+        except ImportError:
+            raise ImpastoError(
+                'a film as .mp4 needs PyAV: pip install "impasto[video]"; or name it .webp'
+            ) from None
+        if "libx264" not in av.codecs_available:
+            raise ImpastoError(
+                "this PyAV cannot write H.264 (it has no libx264); name the film .webp"
+            )
+    return suffix
+
+
+def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes have one aspect, but for the smaller one's rounding."""
+    (w, h), (W, H) = one, other
+    return abs(w * H - h * W) <= max(w + h, W + H)
+
+
+def _indexed(frames: Sequence[Image.Image]) -> list[Image.Image]:
+    """The frames in one palette, and as changes: index `PALETTE` where a pixel stays.
+
+    A palette for each frame flickers, and error diffusion crawls; both make every pixel of every
+    frame a new one. Here a pixel changes only when what it shows has become wrong.
+    """
+    palette = _palette(frames)
+    colors = np.asarray(palette.getpalette(), np.int16).reshape(-1, 3)
+    w, h = frames[0].size
+    threshold = np.tile(_bayer(), (h // 8 + 1, w // 8 + 1))[:h, :w, None]
+    shown: NDArray[np.uint8] | None = None
+    changes = []
+    for frame in frames:
+        pixels = np.asarray(frame)
+        dithered = Image.fromarray(np.clip(pixels + threshold, 0, 255).astype(np.uint8))
+        index = np.array(dithered.quantize(palette=palette, dither=Image.Dither.NONE))
+        if shown is None:
+            shown = index
+        else:
+            wrong = np.abs(colors[shown] - pixels).max(-1) > TOLERANCE
+            wrong &= index != shown
+            shown = np.where(wrong, index, shown)
+            index = np.where(wrong, index, np.uint8(PALETTE))
+        change = Image.fromarray(index)
+        change.putpalette(colors.astype(np.uint8).tobytes() + bytes(3))
+        changes.append(change)
+    return changes
+
+
+def _palette(frames: Sequence[Image.Image]) -> Image.Image:
+    """An image with the palette for all frames: median cut and k-means on some of their pixels."""
+    some = [frames[i] for i in np.linspace(0, len(frames) - 1, 12).round().astype(int)]
+    w, h = some[0].size
+    every = math.ceil(math.sqrt(len(some) * w * h / 60_000))
+    pixels = np.concatenate([np.asarray(frame)[::every, ::every] for frame in some])
+    found = Image.fromarray(pixels).quantize(PALETTE, Image.Quantize.MEDIANCUT, kmeans=1)
+    colors = bytes(found.getpalette() or ())
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colors + colors[:3] * (PALETTE - len(colors) // 3))
+    return palette
+
+
+def _bayer() -> NDArray[np.int16]:
+    """The 8×8 thresholds of ordered dithering (Bayer 1973), -`DITHER`/2 to `DITHER`/2."""
+    matrix = np.zeros((1, 1))
+    for _ in range(3):
+        matrix = np.block([[4 * matrix, 4 * matrix + 2], [4 * matrix + 3, 4 * matrix + 1]])
+    return np.rint(((matrix + 0.5) / 64 - 0.5) * DITHER).astype(np.int16)
+
+
+def _mark(suffix: str) -> dict[str, Any]:
+    """What makes Pillow's encoder say that a film is ours."""
+    if suffix == ".gif":
+        return {"comment": _MARK.encode()}
+    if suffix == ".png":
+        info = PngImagePlugin.PngInfo()
+        info.add_text("Software", _MARK)
+        return {"pnginfo": info}
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = _MARK
+    return {"exif": exif.tobytes()}
+
+
+def _write_mp4(
+    path: Path, frames: Sequence[Image.Image], durations: Sequence[int], mark: str | None
+) -> None:
+    """H.264 that browsers play from the first bytes on: 4:2:0, BT.709, constant frame rate."""
+    import av
+
+    unit = min(durations)
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        if mark:
+            container.metadata["comment"] = mark
+        _encode(container, frames, [round(duration / unit) for duration in durations], unit)
+
+
+def _encode(
+    container: OutputContainer, frames: Sequence[Image.Image], times: Sequence[int], unit: int
+) -> None:
+    """Writes each frame as often as `times` says, `unit` ms apart."""
+    import av
+    from av.video.reformatter import ColorRange, Colorspace
+
+    stream = container.add_stream("libx264", Fraction(1000, unit), options={"crf": "20"})
+    stream.width, stream.height = frames[0].size
+    stream.pix_fmt = "yuv420p"
+    context = stream.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+    context.color_range = ColorRange.MPEG
+    for image, count in zip(frames, times, strict=True):
+        for _ in range(count):
+            frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24").reformat(
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+            )
+            container.mux(stream.encode(frame))
+    container.mux(stream.encode())

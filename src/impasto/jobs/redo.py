@@ -1,0 +1,296 @@
+"""Makes a result again from the record that is stored inside it.
+
+The record names the inputs and remembers their SHA-256; the files are looked for beside the result,
+in the working folder and among the samples, or are given. Whatever is found has to be the very
+file. On the same machine and versions the pixels come out the same.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from impasto.errors import ImpastoError, SettingsError
+from impasto.files import sha256_file
+from impasto.images import MAX_PIXELS, Picture, open_image
+from impasto.progress import OnProgress, Progress, Result, drive
+from impasto.records import describe_input, read_settings, versions
+from impasto.settings import (
+    ReconstructSettings,
+    Settings,
+    TextureSettings,
+    TransferSettings,
+    make_settings,
+)
+from impasto.sources import resolve, samples
+
+if TYPE_CHECKING:
+    from impasto.files import StrPath
+
+__all__ = ["Plan", "iter_redo", "plan_redo", "read_steps", "redo"]
+
+KINDS: Final[Mapping[str, type[Settings]]] = {
+    kind.job: kind for kind in (TransferSettings, TextureSettings, ReconstructSettings)
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done again.
+
+    Attributes:
+        record: the record of the result.
+        inputs: the pictures that it names, in its order.
+        options: every option of the job.
+        warnings: why the pixels might differ, one line each.
+    """
+
+    record: Mapping[str, Any]
+    inputs: list[Picture]
+    options: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def photo(self) -> Picture | None:
+        """The picture whose content it is; None for a texture."""
+        return next((picture for role, picture in self._roles() if role == "content"), None)
+
+    def steps(self) -> Generator[Progress, None, Result]:
+        """The job, step by step. It ends where the result had been stopped, if it was."""
+        job = self._job()
+        stop = self.record["steps"] if self.record.get("status") == "partial" else None
+        while True:
+            try:
+                progress = next(job)
+            except StopIteration as end:
+                return self._as_asked(end.value)
+            yield progress
+            if progress.step == stop:
+                return self._as_asked(progress.result())
+
+    def _as_asked(self, result: Result) -> Result:
+        """The result with the options as they had been given, not as they were decided."""
+        return replace(result, settings=result.settings | {"settings": self.record["settings"]})
+
+    def _roles(self) -> Iterator[tuple[str, Picture]]:
+        yield from zip((e["role"] for e in self.record["inputs"]), self.inputs, strict=True)
+
+    def _job(self) -> Generator[Progress, None, Result]:
+        from impasto.jobs.reconstruct import iter_reconstruct
+        from impasto.jobs.texture import iter_texture
+        from impasto.jobs.transfer import iter_transfer
+
+        weights = [e.get("weight", 1.0) for e in self.record["inputs"] if e["role"] == "style"]
+        pictures = [picture for role, picture in self._roles() if role == "style"]
+        styles = list(zip(pictures, weights, strict=True))
+        options = dict(self.options)
+        for role, picture in self._roles():
+            if role == "init":
+                options["init"] = picture
+        if self.record["job"] == "texture":
+            return iter_texture(styles, **options)
+        assert self.photo is not None
+        if self.record["job"] == "transfer":
+            return iter_transfer(self.photo, styles, **options)
+        return iter_reconstruct(self.photo, **options)
+
+
+def plan_redo(
+    result: "StrPath",
+    *,
+    content: "StrPath | None" = None,
+    styles: Sequence["StrPath"] = (),
+    init: "StrPath | None" = None,
+    encoder: "StrPath | None" = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Plan:
+    """Reads the record of a result and finds everything that it needs.
+
+    Args:
+        result: a picture that impasto made.
+        content: the photo, where it is not to be found by its name.
+        styles: the style pictures, all of them in any order, likewise.
+        init: the picture that it started from, likewise.
+        encoder: the weight file, where the network is not here under its name.
+        max_pixels: the largest input to read.
+
+    Raises:
+        ImpastoError: it has no record, or an input or the network is missing or another one.
+    """
+    path = Path(result)
+    record = _checked(read_settings(path), path)
+    given = {role: [file] if file else [] for role, file in (("content", content), ("init", init))}
+    given["style"] = list(styles)
+    for role, files in given.items():
+        if files and role not in {entry["role"] for entry in record["inputs"]}:
+            raise SettingsError(f"{path} was made without a {role} picture; leave it out")
+    inputs = [
+        _found(entry, [str(file) for file in given[entry["role"]]], path, max_pixels)
+        for entry in record["inputs"]
+    ]
+    options = _options(record, path)
+    options["encoder"] = _encoder(record, encoder, path)
+    here = versions()
+    warnings = [
+        f"made with {name} {then}, here is {here.get(name)}: pixels may differ"
+        for name, then in record["versions"].items()
+        if here.get(name) != then
+    ]
+    return Plan(record, inputs, options, warnings)
+
+
+def read_steps(result: "StrPath") -> int:
+    """How many steps a result took.
+
+    Raises:
+        ImpastoError: it has no record, or a damaged one.
+    """
+    steps: int = _checked(read_settings(Path(result)), Path(result))["steps"]
+    return steps
+
+
+def iter_redo(result: "StrPath", **where: Any) -> Generator[Progress, None, Result]:
+    """As `redo`, step by step."""
+    return (yield from plan_redo(result, **where).steps())
+
+
+def redo(result: "StrPath", *, on_progress: OnProgress | None = None, **where: Any) -> Result:
+    """Makes a result again: the same pixels on the same machine and versions.
+
+    Args:
+        result: a picture that impasto made, with its record.
+        on_progress: called after every step.
+        **where: `content`, `styles`, `init`, `encoder`: as for `plan_redo`.
+
+    Raises:
+        ImpastoError: as for `plan_redo`.
+    """
+    return drive(iter_redo(result, **where), on_progress)
+
+
+def _checked(record: Mapping[str, Any] | None, path: Path) -> Mapping[str, Any]:
+    """The record, if it is one of a result."""
+    if record is None:
+        raise ImpastoError(
+            f"{path} has no record of impasto's in it; only a result of impasto's, saved with its "
+            "record and not edited since, can be redone"
+        )
+    if record.get("status") == "preview":
+        raise ImpastoError(f"{path} is a preview; redo the result itself")
+    encoder = record.get("encoder")
+    sound = (
+        record.get("job") in KINDS
+        and isinstance(record.get("settings"), dict)
+        and isinstance(record.get("versions"), dict)
+        and isinstance(record.get("steps"), int)
+        and isinstance(encoder, dict)
+        and all(isinstance(encoder.get(key), str) for key in ("name", "sha256"))
+        and _sound_inputs(record["job"], record.get("inputs"))
+    )
+    if not sound:
+        raise ImpastoError(f"the record in {path} is damaged, or of another version of impasto")
+    return record
+
+
+def _sound_inputs(job: str, inputs: Any) -> bool:
+    """Whether these are the inputs of such a job."""
+    entries: list[Any] = inputs if isinstance(inputs, list) else [None]
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+            return False
+        if not isinstance(entry.get("name"), str | None):
+            return False
+        if not isinstance(entry.get("weight", 1.0), int | float):
+            return False
+    roles = [entry.get("role") for entry in entries]
+    return (
+        set(roles) <= {"content", "style", "init"}
+        and roles.count("content") == (job != "texture")
+        and (roles.count("style") > 0) == (job != "reconstruct")
+        and roles.count("init") <= 1
+    )
+
+
+def _found(
+    entry: Mapping[str, Any], given: Sequence[str], result: Path, max_pixels: int
+) -> Picture:
+    """The input that an entry of the record means: the file whose SHA-256 it has."""
+    role, name, wanted = entry["role"], entry.get("name"), entry["sha256"]
+    others: list[str] = []
+    for path in _candidates(name, given, result):
+        if not path.is_file():
+            continue
+        if sha256_file(path) == wanted:
+            return open_image(path, max_pixels=max_pixels)
+        with suppress(ImpastoError):  # the record may have the sum of pixels that were no file
+            picture = open_image(path, max_pixels=max_pixels)
+            pixels = Picture(picture.pixels, picture.alpha)
+            if describe_input(role, pixels)["sha256"] == wanted:
+                return picture
+        others.append(str(path))
+    what = f"the {role} picture" + (f" {name}" if name else "")
+    if others:
+        raise ImpastoError(
+            f"{others[0]} is not {what} that {result.name} was made from (its SHA-256 is not "
+            f"{wanted[:12]}…); give the right one with --{role}"
+        )
+    raise ImpastoError(
+        f"cannot find {what} that {result.name} was made from; give it with --{role} FILE"
+    )
+
+
+def _candidates(name: str | None, given: Sequence[str], result: Path) -> Iterator[Path]:
+    """Where an input may be: the files given, or beside the result, here, among the samples."""
+    if given:
+        yield from (resolve(text).path for text in given)
+        return
+    if name and Path(name).name == name:
+        yield from chain((result.parent / name, Path(name)), _sample(name))
+
+
+def _sample(name: str) -> list[Path]:
+    return [path for path in samples().values() if path.name == name]
+
+
+def _options(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Every option as it was: what had been left to the machine as it was decided then."""
+    kind = KINDS[record["job"]]
+    stored = dict(record["settings"])
+    unknown = stored.keys() - kind().record().keys()
+    if unknown:
+        raise ImpastoError(
+            f"{path} was made by an impasto that knows {', '.join(sorted(unknown))}, "
+            "which this one does not; update impasto"
+        )
+    options = kind().record() | stored
+    decided = {"device": "device", "precision": "dtype", "threads": "threads"}
+    options |= {name: record[key] for name, key in decided.items() if key in record}
+    settings = make_settings(kind, options)  # a damaged one is found before the work
+    return {name: getattr(settings, name) for name in options}
+
+
+def _encoder(record: Mapping[str, Any], given: "StrPath | None", path: Path) -> str:
+    """The name or path of the very network; refused if it is not here."""
+    from impasto.weights import weights_path
+
+    name, wanted = record["encoder"]["name"], record["encoder"]["sha256"]
+    for candidate in [given] if given else [record["settings"].get("encoder", name), name]:
+        try:
+            file = weights_path(str(candidate))
+        except ImpastoError:
+            if given:
+                raise
+            continue
+        if sha256_file(file) == wanted:
+            return str(candidate)
+        if given:
+            raise ImpastoError(
+                f"{given} is not the network {name} that {path.name} was made with "
+                f"(its SHA-256 is not {wanted[:12]}…)"
+            )
+    raise ImpastoError(
+        f"{path.name} was made with the weights {name} (SHA-256 {wanted[:12]}…), which are not "
+        "here; give their file with --encoder PATH"
+    )
