@@ -132,6 +132,8 @@ def test_what_a_logarithm_cannot_show_is_left_out() -> None:
 def test_negligible_parts_do_not_stretch_the_axis() -> None:
     entries = [entry(i, 1.0, style=1.0, tv=1e-12) for i in range(1, 30)]
     assert axes_of(entries).get_ylim()[0] > 1e-5
+    entries = [entry(i, 1.0, content=1e-3 if i == 2 else 0.5) for i in range(1, 200)]
+    assert axes_of(entries).get_ylim()[0] > 0.1
 
 
 def test_parts_that_come_later() -> None:
@@ -161,7 +163,8 @@ def test_there_are_numbers_on_the_axis(losses: list[float]) -> None:
     figure.savefig(io.BytesIO(), format="png")
     low, high = figure.axes[0].get_ylim()
     ticks = [tick for tick in figure.axes[0].get_yticks() if low <= tick <= high]
-    assert 1 <= len(ticks) <= 9
+    assert 2 <= len(ticks) <= 10
+    assert not any(text.get_text() for text in figure.axes[0].get_yticklabels(minor=True))
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ class Desk(ExitStack):
         if self._plot:
             from impasto.plot import plot_losses
 
-            plot_losses(history, self._plot)
+            plot_losses(history, self._plot, marked=self.common.metadata)
             self.reporter.result(self._plot, "(losses)")
 
     def _say_size(self, painter: "Painter", photo: Picture) -> None:

@@ -40,6 +40,7 @@ _INK, _FAINT = "#222222", "#8a8a8a"
 _COLORS = {"content": "#0072b2", "style": "#d55e00", "tv": "#009e73", "ripple": "#b0609a"}
 _OTHERS = ("#56b4e9", "#e69f00", "#777777")  # Okabe and Ito's, which the colour-blind tell apart
 _LOWEST = 1e-4  # of the total: parts below do not stretch the axis
+_CLOSE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # ticks within a decade
 _LINE = 0.052  # of the axes' height: what a label needs
 _MARK = "impasto plot"
 _STYLE: Final[Mapping[str, Any]] = {
@@ -198,10 +199,12 @@ def _limits(curves: Mapping[str, Curve]) -> tuple[float, float]:
 
 def _set_axes(axes: Axes, history: Sequence[Entry], limits: tuple[float, float]) -> None:
     """Steps across, a logarithm up, with numbers however few decades there are."""
-    from matplotlib.ticker import MaxNLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     axes.set_yscale("log")
     axes.set_ylim(*limits)
+    subs = _CLOSE if limits[1] < 8 * limits[0] else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", color="#e8e8e8", linewidth=0.8)

@@ -22,7 +22,7 @@ class Result:
         settings: the record of the run as plain JSON types: every option, the seed, versions,
             precision, threads, the network's SHA-256, every input's name and SHA-256.
         history: one entry per step: `step`, `scale`, `loss`, `parts` (of the loss, weighted) and
-            `seconds` since the start.
+            `seconds` since the start; where layers are done one after the other, also `layer`.
         partial: whether the job was stopped before its end.
     """
 
@@ -65,6 +65,7 @@ class Progress:
         done: share of the job's work that is done, 0 to 1; a step counts by its pixels.
         seconds: since the job began.
         note: what the user should hear about, in one line; else None.
+        layer: the layer at hand, where a job does one after the other; else None.
     """
 
     job: str
@@ -80,6 +81,7 @@ class Progress:
     note: str | None
     _picture: Callable[[], Picture] = field(repr=False)
     _result: Callable[[], Result] = field(repr=False)
+    layer: str | None = None
 
     def picture(self) -> Picture:
         """The best picture so far, at the working size; valid until the next step."""
@@ -96,7 +98,8 @@ class Progress:
 
     def record(self) -> dict[str, Any]:
         """The numbers as plain JSON types, for `Result.history` and logs."""
-        return {
+        layer = {} if self.layer is None else {"layer": self.layer}
+        return layer | {
             "step": self.step,
             "scale": self.scale,
             "loss": self.loss,

@@ -96,14 +96,12 @@ def _look(picture: Picture, options: ReconstructOptions) -> Generator[Progress, 
                 break
             seconds = time.monotonic() - began
             step = progress.step + number * settings.steps
-            told = replace(progress, step=step, seconds=seconds)
+            told = replace(progress, step=step, seconds=seconds, layer=layer if sheet else None)
             entries.append(told.record())
             yield replace(
-                progress,
-                step=step,
+                told,
                 steps=total,
                 done=(progress.done + number) / len(settings.layers),
-                seconds=seconds,
                 _result=lambda progress=progress, number=number, step=step: gather(  # type: ignore[misc]
                     progress.result(), number, step
                 ),
