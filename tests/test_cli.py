@@ -508,7 +508,8 @@ def test_explicit_flags_beat_the_preset_which_beats_the_default(
 ) -> None:
     changes = {"tv_weight": 0.5, "pooling": "max", "layers": ("relu1_1",)}
     mine = Preset(summary="", source="", values=changes)
-    monkeypatch.setattr("impasto.settings.PRESETS", {**PRESETS, "test": mine})
+    for module in ("settings", "commands"):
+        monkeypatch.setattr(f"impasto.{module}.PRESETS", {**PRESETS, "test": mine})
     settings = record(paint(run, "out.png", "--preset", "test", "--pooling", "avg"))["settings"]
     assert (settings["preset"], settings["tv_weight"], settings["pooling"]) == ("test", 0.5, "avg")
     default = record(paint(run, "default.png", "--preset", "default"))["settings"]
@@ -892,7 +893,7 @@ def test_interrupt_while_saving_still_saves(run: Program, monkeypatch: pytest.Mo
             raise KeyboardInterrupt
         return images.save_image(*given, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("impasto.commands.save_image", interrupted_once)
+    monkeypatch.setattr("impasto.progress.save_image", interrupted_once)
     code = run("transfer", "photo.png", "style.png", *TO, *SMALL).code
     assert code == 130
     assert record(run.folder / "out.png")["status"] == "complete"

@@ -402,7 +402,7 @@ def test_profiles_that_do_not_fit_are_ignored(tmp_path: Path, profile: str) -> N
 def test_large_pictures_are_converted_in_bands(
     group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convert, "_BAND", 70)  # two rows at a time, or one
+    monkeypatch.setattr(convert, "_BAND", 1)  # row by row
     for case in hostile.GROUPS[group]():
         if case.opens and case.pixels is not None:
             picture = open_image(case.write(tmp_path))
@@ -988,28 +988,32 @@ def test_tags_of_a_wrong_type_do_not_break_the_file(
 
 
 def test_tiff_is_well_formed(tmp_path: Path) -> None:
-    path = tmp_path / "a.tif"
-    picture = Picture(drawing(), drawing()[..., 0], exif=hostile.exif(MAIN, PHOTO, GPS))
-    save_image(picture, path, record="{}", gps=True)
-    data = path.read_bytes()
-    (main,) = struct.unpack_from("<4xL", data)
-    places = [main]
-    for place in places:
-        (count,) = struct.unpack_from("<H", data, place)
-        entries = list(struct.iter_unpack("<HHLL", data[place + 2 : place + 2 + 12 * count]))
-        tags = [entry[0] for entry in entries]
-        assert tags == sorted(set(tags))
-        assert place % 2 == 0
-        assert struct.unpack_from("<L", data, place + 2 + 12 * count) == (0,)
-        places += [value for tag, _, _, value in entries if tag in (0x8769, 0x8825)]
-    assert len(places) == 3
-    old = tmp_path / "old.tif"  # as Pillow writes it
+    path, block = tmp_path / "a.tif", hostile.exif(MAIN, PHOTO, GPS)
+    for width in range(1, 9):  # compressed to odd and to even lengths
+        pixels = drawing(3, width)
+        save_image(Picture(pixels, pixels[..., 0], exif=block), path, record="{}", gps=True)
+        data = path.read_bytes()
+        places = list(struct.unpack_from("<4xL", data))
+        for place in places:
+            (count,) = struct.unpack_from("<H", data, place)
+            end = place + 2 + 12 * count
+            entries = list(struct.iter_unpack("<HHLL", data[place + 2 : end]))
+            tags = [entry[0] for entry in entries]
+            assert tags == sorted(set(tags))
+            assert place % 2 == 0
+            assert data[end : end + 4] == bytes(4)
+            places += [value for tag, _, _, value in entries if tag in (0x8769, 0x8825)]
+        assert len(places) == 3
+
+
+def test_record_in_the_main_directory_of_a_tiff_is_read_too(tmp_path: Path) -> None:
+    # Where Pillow by itself puts it.
     info = TiffImagePlugin.ImageFileDirectory_v2()
     info[ExifTags.Base.Software] = "impasto 0.1"
     info[ExifTags.Base.UserComment] = b"ASCII\0\0\0{}"
     info.tagtype[ExifTags.Base.UserComment] = 7
-    Image.fromarray(drawing()).save(old, tiffinfo=info, compression="tiff_adobe_deflate")
-    assert read_record(old) == "{}"
+    path = saved(tmp_path / "a.tif", drawing(), tiffinfo=info, compression="tiff_adobe_deflate")
+    assert read_record(path) == "{}"
 
 
 # Folders

@@ -125,7 +125,7 @@ def _span(decoded: Decoded) -> tuple[float, float]:
 def _levels(values: NDArray[Any], span: tuple[float, float], inverted: bool) -> Bytes:
     """Numbers brought from ``span`` to 0..255, (H, W). NaN becomes black."""
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return _levels(np.arange(65_536.0), span, inverted)[values]
+        return np.take(_levels(np.arange(65_536.0), span, inverted), values)
     low, high = span
     levels = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
     levels = np.rint(np.clip((levels - low) * (255 / (high - low or 1)), 0, 255))

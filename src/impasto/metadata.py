@@ -112,9 +112,8 @@ class Exif:
         Raises:
             ValueError: It cannot be read.
         """
-        while block.startswith(_HEADER):
-            block = block[len(_HEADER) :]
-        return cls.read(io.BytesIO(block))
+        # Some writers put the six bytes there twice.
+        return cls.read(io.BytesIO(block.removeprefix(_HEADER).removeprefix(_HEADER)))
 
     def __bool__(self) -> bool:
         return bool(self.main or self.photo or self.gps)

@@ -144,7 +144,7 @@ class Preview:
 
     def show(self, picture: Picture) -> None:
         """Writes a picture at once."""
-        save_image(picture, self.path, record=self._mark)
+        save_image(picture, self.path, record=self._mark, metadata=self._mark is not None)
 
 
 class Snapshots:
@@ -210,6 +210,8 @@ class JsonLog:
     def may_replace(path: Path) -> bool:
         """Whether there is no such file, or an empty one, or a log of ours."""
         try:
+            if path.exists() and not path.is_file():  # a pipe, a terminal: nothing is lost there
+                return True
             with path.open("rb") as file:
                 return file.read(9) in (b"", b'{"event":')
         except FileNotFoundError:
