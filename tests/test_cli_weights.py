@@ -221,6 +221,13 @@ def test_verify_of_a_broken_bundled_network(
     assert "install impasto again" in run.bad("weights", "verify", "slim-v0")
 
 
+def test_a_file_called_like_ours_is_not_taken_for_ours(run: Program) -> None:
+    shutil.copy(weights.weights_path("slim"), run.folder / "slim-v0.safetensors")
+    told = run.bad("weights", "verify", "./slim-v0.safetensors")
+    assert "nothing is known to check slim-v0.safetensors against" in told
+    assert "comes with" not in run.good("weights", "fetch", "./slim-v0.safetensors").out
+
+
 @pytest.mark.parametrize("command", ["verify", "path"])
 def test_names_that_are_not_here(run: Program, command: str) -> None:
     assert "impasto weights fetch vgg16" in run.bad("weights", command, "vgg16")

@@ -1,12 +1,15 @@
 """What a command writes beside its result: films, plots, snapshots, EXIF; and what it refuses."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import ExifTags, Image
 
+from impasto.errors import ImpastoError, one_line
+from impasto.images import save_image
 from impasto.optimize import optimize
 from impasto.presets import PRESETS
 from impasto.records import read_settings
@@ -79,7 +82,7 @@ def test_the_film_of_a_preset_that_has_one(run: Program) -> None:
         (("--film", "film.avi"), ".avi is not a suffix a film can have"),
         (("--film", "film"), "it has no suffix"),
         (("--film", "no/film.gif"), "there is no folder no"),
-        (("--film", "out.png"), "out.png is to hold the result"),
+        (("--film", "out.png"), "out.png is to hold another file of this run"),
         (("--film", "photo.png"), "photo.png is an input too"),
         (("--film", "style.gif"), "style.gif is there and was not made by impasto"),
         (("--plot", "loss.bmp"), ".bmp"),
@@ -98,6 +101,23 @@ def test_what_is_refused_before_the_work(run: Program, flags: tuple[str, ...], t
     before = {path: path.read_bytes() for path in run.folder.iterdir()}
     assert told in run.bad(*TRANSFER, *flags)
     assert {path: path.read_bytes() for path in run.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--film", "film.gif"), ("--plot", "loss.png")])
+@pytest.mark.parametrize("more", [(), ("--overwrite",)], ids=len)
+def test_a_pipe_is_no_film(run: Program, flag: str, name: str, more: tuple[str, ...]) -> None:
+    os.mkfifo(run.folder / name)
+    line = run.bad(*TRANSFER, flag, name, *more)
+    assert line == f"impasto: cannot write {name}: it is not a regular file"
+
+
+@pytest.mark.parametrize(
+    "flag", [("--film", "{}.gif"), ("--plot", "{}.png"), ("--json", "{}"), ("--encoder", "{}.pth")]
+)
+def test_a_name_that_is_too_long(run: Program, flag: tuple[str, str]) -> None:
+    line = run.bad(*TRANSFER, flag[0], flag[1].format("a" * 300))
+    assert "a" * 300 in line
+    assert "standard output" not in line
 
 
 @pytest.mark.parametrize("flag", [("--film", "f.gif"), ("--plot", "p.png"), ("--save-every", "2")])
@@ -208,3 +228,76 @@ def test_every_preset_runs_offline_on_slim(run: Program, name: str) -> None:
     halves = (*flags, "--threads", "1")
     run.good("texture", "style.png", "-o", "texture.png", "--out-size", "40x36", *halves)
     run.good("reconstruct", "photo.png", "-o", "layer.png", "--size", "40", *halves)
+
+
+# What fails beside a result does not take the result along
+
+
+def failing(*_: object, **__: object) -> None:
+    raise ImpastoError("cannot write that: the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("flags", "place"),
+    [
+        (("--preview", "look.png"), "impasto.terminal.Preview.__call__"),
+        (("--save-every", "2"), "impasto.terminal.Snapshots.__call__"),
+        (("--json", "log"), "impasto.terminal.JsonLog.event"),
+        (("--film", "film.webp"), "impasto.film.Film.save"),
+        (("--plot", "loss.png"), "impasto.plot.plot_losses"),
+    ],
+)
+def test_the_result_is_saved_whatever_fails_beside_it(
+    run: Program, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, str], place: str
+) -> None:
+    monkeypatch.setattr(place, failing)
+    done = run(*TRANSFER, *flags)
+    assert done.code == 2
+    assert done.err.count("the disk is full") == 1  # said once, and given up
+    assert (read_settings(run.folder / "out.png") or {})["status"] == "complete"
+
+
+def test_a_failing_film_does_not_stop_the_plot(
+    run: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impasto.film.Film.save", failing)
+    assert run(*TRANSFER, "--film", "f.gif", "--plot", "loss.png").code == 2
+    assert (run.folder / "loss.png").exists()
+
+
+def test_a_batch_goes_on_without_its_log(run: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impasto.terminal.JsonLog.event", failing)
+    done = run("transfer", "photo.png", "-s", "style.png", "-o", "all/", *SMALL, "--json", "log")
+    assert done.code == 2
+    assert "1 painted" in done.err
+    assert (run.folder / "all" / "photo.png").exists()
+
+
+def test_a_result_that_cannot_be_written_is_kept_elsewhere(
+    run: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(picture: Any, path: Any, **options: Any) -> list[str]:
+        if Path(path).name == "out.png" and Path(path).parent == Path():
+            raise ImpastoError(f"cannot write {path}: the disk is full")
+        return save_image(picture, path, **options)
+
+    monkeypatch.setattr("impasto.progress.save_image", full)
+    monkeypatch.setattr("tempfile.tempdir", str(run.folder))
+    line = run(*TRANSFER).err.splitlines()[-1].split("; ")
+    assert line[0] == "impasto: cannot write out.png: the disk is full"
+    rescued = Path(line[1].removeprefix("the picture is safe in "))
+    assert load(rescued).shape == (32, 40, 3)
+    assert not (run.folder / "out.png").exists()
+    monkeypatch.setattr("tempfile.tempdir", str(run.folder / "nowhere"))
+    last = run(*TRANSFER).err.splitlines()[-1]
+    assert last == "impasto: cannot write out.png: the disk is full"
+
+
+def test_too_many_snapshots_are_a_slip(run: Program) -> None:
+    line = run.bad(*TRANSFER[:5], "--steps", "1000000", "--save-every", "1")
+    assert "1,000,000 pictures" in line
+
+
+def test_a_message_has_no_control_characters() -> None:
+    assert one_line("a\x1b[31mb\nc \t d\x00") == "a�[31mb c d�"
+    assert one_line("Größe 512×512 · ½ … 写真.png") == "Größe 512×512 · ½ … 写真.png"

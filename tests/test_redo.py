@@ -14,6 +14,7 @@ from impasto import ImpastoError, Picture, Result
 from impasto.images import open_image, save_image
 from impasto.inputs import StyleLike
 from impasto.jobs.redo import plan_redo, redo
+from impasto.presets import PRESETS
 from impasto.records import read_settings
 from impasto.settings import TransferSettings, make_settings
 from impasto.weights import weights_path
@@ -97,6 +98,17 @@ def test_a_reconstruction(folder: Path, layers: str) -> None:
     result = impasto.reconstruct(folder / "photo.png", layers=layers, **SMALL)
     result.save(folder / "out.png")
     again(folder / "out.png")
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "default"])
+def test_the_halves_of_every_preset(folder: Path, preset: str) -> None:
+    options: dict[str, Any] = {"preset": preset, "encoder": "slim", "steps": 2, "threads": 1}
+    texture = impasto.texture(folder / "a.png", out_size=(32, 32), **options)
+    texture.save(folder / "texture.png")
+    assert again(folder / "texture.png").settings["settings"]["init"] == "noise"
+    content = impasto.reconstruct(folder / "photo.png", size=32, layers="relu2_1", **options)
+    content.save(folder / "content.png")
+    assert again(folder / "content.png").settings["settings"]["init"] == "noise"
 
 
 def test_samples_are_found_wherever_one_is(folder: Path) -> None:
@@ -188,6 +200,16 @@ def test_an_input_that_has_changed_is_refused(folder: Path) -> None:
     assert "other.png is not" in refused(out, content=folder / "other.png")
 
 
+def test_of_several_given_styles_none_is_blamed_alone(folder: Path) -> None:
+    out = painted(folder)
+    save(folder / "c.png", painting(seed=3))
+    text = refused(out, styles=[folder / "b.png", folder / "c.png"])
+    assert "none of" in text
+    assert "b.png" in text
+    assert "c.png" in text
+    assert "it is not a file" in refused(out, content=folder)
+
+
 def test_a_picture_without_a_record(folder: Path) -> None:
     assert "no record" in refused(folder / "photo.png")
     result = impasto.transfer(folder / "photo.png", folder / "a.png", **SMALL)
@@ -225,6 +247,10 @@ def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
         lambda r: r.pop("encoder"),
         lambda r: r.pop("versions"),
         lambda r: r.pop("steps"),
+        lambda r: r.update(steps=-5),
+        lambda r: r.update(steps=10**12),
+        lambda r: r.update(steps=0, status="partial"),
+        lambda r: r.update(steps=99, status="partial"),
         lambda r: r["settings"].update(steps=-3),
         lambda r: r["settings"].update(steps="many"),
         lambda r: r["settings"].update(style_layers=7),
@@ -232,6 +258,14 @@ def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
         lambda r: r["inputs"].pop(0),
         lambda r: r["inputs"].pop(1),
         lambda r: r.update(threads="all"),
+        lambda r: r.update(job=["transfer"]),
+        lambda r: r["inputs"][0].update(role={}),
+        lambda r: r["inputs"][1].update(weight=float("nan")),
+        lambda r: r["inputs"][1].update(weight=0),
+        lambda r: r["inputs"][0].update(name="a" * 300),
+        lambda r: r["settings"].update(preset=[]),
+        lambda r: r["settings"].update(init="a.png"),  # a file, of which no sum is known
+        lambda r: r["encoder"].update(name="a" * 300 + ".pth", sha256="ab" * 32),
     ],
 )
 def test_a_damaged_record_is_refused(
@@ -261,6 +295,38 @@ def test_a_name_in_the_record_never_leads_elsewhere(folder: Path) -> None:
     assert "cannot find the content picture" in refused(moved)
 
 
+def test_a_network_in_the_record_never_leads_elsewhere(folder: Path) -> None:
+    (folder / "nets").mkdir()
+    shutil.copy(weights_path("slim"), folder / "nets" / "mine.safetensors")
+    path = str(folder / "nets" / "mine.safetensors")
+    out = edited(
+        folder, lambda r: (r["encoder"].update(name=path), r["settings"].update(encoder=path))
+    )
+    assert "--encoder PATH" in refused(out)
+
+
+def test_a_record_that_is_nested_without_end(folder: Path) -> None:
+    text = '{"record": 1, "job": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    save_image(Picture(photo()), folder / "out.png", record=text)
+    assert "no record" in refused(folder / "out.png")
+
+
+def test_a_result_called_like_its_photo_is_not_taken_for_it(folder: Path) -> None:
+    (folder / "there").mkdir()
+    out = painted(folder, "there/photo.png")
+    again(out)
+    (folder / "photo.png").unlink()
+    assert "cannot find the content picture photo.png" in refused(out)
+
+
+def test_a_device_that_is_not_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    out = edited(folder, lambda r: r.update(device="mps"))
+    (warning,) = plan_redo(out).warnings
+    assert warning == "made on mps, which is not here: pixels may differ"
+    assert redo(out).settings["device"] != "mps"
+
+
 def test_other_versions_are_told(folder: Path) -> None:
     out = edited(folder, lambda r: r["versions"].update(torch="1.0", impasto="0.0.1"))
     warnings = plan_redo(out).warnings
@@ -274,8 +340,11 @@ def test_weights_that_are_no_longer_here(folder: Path) -> None:
     text = refused(out)
     assert "the weights slim-7 (SHA-256 abababababab…)" in text
     assert "--encoder PATH" in text
+    assert "weights fetch" not in text
     text = refused(out, encoder=weights_path("slim"))
     assert "is not the network slim-7" in text
+    out = edited(folder, lambda r: r["encoder"].update(name="vgg19", sha256="ab" * 32))
+    assert "impasto weights fetch vgg19" in refused(out)
 
 
 def test_weights_from_a_path(folder: Path) -> None:

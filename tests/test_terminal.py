@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -240,6 +241,11 @@ def test_log_on_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(ImpastoError, match="disk is full"):
         log(progress())
     log.close()  # what is buffered is tried again; it was said already
+
+
+def test_a_pipe_is_asked_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    assert JsonLog.may_replace(tmp_path / "log")
 
 
 def test_log_takes_any_name(tmp_path: Path) -> None:

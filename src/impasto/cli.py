@@ -15,7 +15,8 @@ import typer
 
 from impasto import cli_weights
 from impasto._version import __version__
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, one_line
+from impasto.files import os_reason
 from impasto.settings import (
     ReconstructSettings,
     Settings,
@@ -361,7 +362,11 @@ def main() -> None:
     except MemoryError:
         _fail("not enough memory; choose a smaller --size, or close other programs")
         sys.exit(FAILED)
-    except OSError as error:  # our own output: a full disk, a pipe that nobody reads any more
+    except OSError as error:
+        if error.filename is not None:  # a name that the system does not allow, for one
+            _fail(f"cannot use {os.fsdecode(error.filename)}: {os_reason(error)}")
+            sys.exit(FAILED)
+        # Our own output: a full disk, a pipe that nobody reads any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
             _fail(f"cannot write to standard output: {error.strerror}")
@@ -371,4 +376,4 @@ def main() -> None:
 
 def _fail(text: str) -> None:
     """One line on standard error."""
-    sys.stderr.write(f"impasto: {' '.join(text.split())}\n")
+    sys.stderr.write(f"impasto: {one_line(text)}\n")

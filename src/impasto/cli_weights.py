@@ -70,7 +70,7 @@ def fetch(
     """
     from impasto.classics import CLASSICS
     from impasto.terminal import Reporter
-    from impasto.weights import weights_path
+    from impasto.weights import bundled, weights_path
 
     names = list(dict.fromkeys(names))
     if url is not None and len(names) > 1:
@@ -79,7 +79,8 @@ def fetch(
     with Reporter(quiet) as reporter:
         for name in names:
             if name in here:
-                reporter.result(here[name], "(comes with impasto)")
+                ours = here[name] in bundled().values()
+                reporter.result(here[name], "(comes with impasto)" if ours else "(is here)")
             else:
                 _fetch(CLASSICS[name], url, reporter)
 

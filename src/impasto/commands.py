@@ -190,7 +190,7 @@ def _run_batch(desk: Desk, painter: "Painter", tasks: Sequence[Task]) -> int:
     desk.reporter.end()
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     desk.reporter.say(told)
-    return FAILED if counts["failed"] else DONE
+    return FAILED if counts["failed"] or desk.failed else DONE
 
 
 def _init_path(options: Options) -> list[Path]:

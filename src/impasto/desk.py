@@ -3,9 +3,10 @@
 All that can be wrong about those files is found before the work begins.
 """
 
+import tempfile
 import time
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ __all__ = ["DONE", "FAILED", "INIT_WORDS", "INTERRUPTED", "Desk", "Options", "ch
 
 DONE, FAILED, INTERRUPTED = 0, 2, 130
 INIT_WORDS = ("content", "noise", "style")
+
+MOST_SNAPSHOTS = 10_000
+"""More pictures than this of one run are a slip of the keyboard."""
 
 Options = dict[str, Any]
 Steps = Generator[Progress, None, Result]
@@ -73,6 +77,7 @@ class Desk(ExitStack):
             raise SettingsError(f"max_megapixels is {limit}; it is a number above 0")
         self.reporter = self.enter_context(Reporter(common.quiet))
         self._inputs = list(inputs)
+        self._given_up: list[object] = []
         self._taken = {path.resolve() for path in outs}
         preview = self._beside(common.preview)
         self.preview = Preview(preview, marked=common.metadata) if preview else None
@@ -80,6 +85,11 @@ class Desk(ExitStack):
         self.film = self._new_film(outs, film)
         self.snapshots = self._new_snapshots(outs, steps)
         self.log = self._new_log()
+
+    @property
+    def failed(self) -> bool:
+        """Whether something beside a result could not be written."""
+        return bool(self._given_up)
 
     def open(self, source: Source) -> Picture:
         """Reads a picture within the limit that was asked for."""
@@ -109,9 +119,8 @@ class Desk(ExitStack):
         """Runs one job and saves its result, or on Ctrl-C the best so far. Returns the code."""
         if job.painter and job.photo:
             self._say_size(job.painter, job.photo)
-        if self.log:
-            photo = job.photo.source if job.photo else None
-            self.log.event("start", photo=photo, output=job.out.name)
+        photo = job.photo.source if job.photo else None
+        self._log("start", photo=photo, output=job.out.name)
         latest: Progress | None = None
         history: list[dict[str, Any]] = []
 
@@ -121,8 +130,9 @@ class Desk(ExitStack):
             history.append(progress.record())
             self.reporter(progress)
             for consumer in (self.log, self.preview, self.snapshots, self.film):
-                if consumer:
-                    consumer(progress)
+                if consumer and consumer not in self._given_up:
+                    with self._may_fail(consumer):
+                        consumer(progress)
 
         try:
             result = drive(job.steps, watch)
@@ -133,20 +143,35 @@ class Desk(ExitStack):
                 self._save_extras(None, history)
             return INTERRUPTED
         if self.preview and not result.history:  # no strength, no steps
-            self.preview.show(result.image)
+            with self._may_fail(self.preview):
+                self.preview.show(result.image)
         try:
             self._save(result, job)
         except KeyboardInterrupt:  # while it was written: it is finished, so write it all the same
             self._save(result, job)
+            self._save_extras(result, history)
             return INTERRUPTED
         self._save_extras(result, history)
-        return DONE
+        return FAILED if self.failed else DONE
+
+    @contextmanager
+    def _may_fail(self, consumer: object) -> Iterator[None]:
+        """What is beside the result may fail: that is said once, and the work goes on."""
+        try:
+            yield
+        except ImpastoError as error:
+            self._given_up.append(consumer)
+            self.reporter.error(error)
 
     def fail(self, error: ImpastoError, photo: Source) -> None:
         """Reports what went wrong with one photo of several."""
         self.reporter.error(error)
-        if self.log:
-            self.log.event("error", photo=photo.text, message=str(error))
+        self._log("error", photo=photo.text, message=str(error))
+
+    def _log(self, event: str, **values: Any) -> None:
+        if self.log and self.log not in self._given_up:
+            with self._may_fail(self.log):
+                self.log.event(event, **values)
 
     def _beside(self, name: str | None) -> Path | None:
         """The path of a picture beside the result, checked."""
@@ -161,7 +186,7 @@ class Desk(ExitStack):
     def _take(self, path: Path) -> None:
         """Refuses a path that another file of this run has."""
         if path.resolve() in self._taken:
-            raise SettingsError(f"{path} is to hold the result; choose another file")
+            raise SettingsError(f"{path} is to hold another file of this run; choose another name")
         self._taken.add(path.resolve())
 
     def _checked_plot(self, outs: Sequence[Path]) -> Path | None:
@@ -194,6 +219,10 @@ class Desk(ExitStack):
         if every < 1:
             raise SettingsError(f"save_every is {every}; it is a number of steps, 1 or more")
         _one_only("--save-every", outs)
+        if steps // every > MOST_SNAPSHOTS:
+            raise SettingsError(
+                f"save_every is {every}, which makes {steps // every:,} pictures; choose more steps"
+            )
         snapshots = Snapshots(outs[0], every, marked=self.common.metadata)
         for path in snapshots.paths(steps):
             self._take(path)
@@ -222,6 +251,8 @@ class Desk(ExitStack):
             )
         if path.is_dir():
             raise ImpastoError(f"cannot write {path}: it is a folder; name a file in it")
+        if path.exists() and not path.is_file():
+            raise ImpastoError(f"cannot write {path}: it is not a regular file")
         if any(path.exists() and each.exists() and path.samefile(each) for each in self._inputs):
             raise SettingsError(f"{path} is an input too; choose another name")
         self._take(path)
@@ -232,16 +263,21 @@ class Desk(ExitStack):
             )
 
     def _save(self, result: Result, job: Job) -> None:
-        metadata = self.common.metadata
-        notes = result.save(job.out, metadata=metadata, gps=self.common.keep_gps)
+        metadata, gps = self.common.metadata, self.common.keep_gps
+        try:
+            notes = result.save(job.out, metadata=metadata, gps=gps)
+        except ImpastoError as error:
+            raise ImpastoError(f"{error}{_rescued(result, job.out)}") from error
         if result.partial and not metadata:
             notes.append("without its record a later run cannot tell that this one is unfinished")
         seconds = round(time.monotonic() - job.began, 3)
-        if self.log:
-            self.log.event(
-                "result", output=job.out.name, partial=result.partial, seconds=seconds,
-                settings=result.settings,
-            )  # fmt: skip
+        self._log(
+            "result",
+            output=job.out.name,
+            partial=result.partial,
+            seconds=seconds,
+            settings=result.settings,
+        )
         self.reporter.end()
         for note in notes:
             self.reporter.say(note)
@@ -251,15 +287,17 @@ class Desk(ExitStack):
 
     def _save_extras(self, result: Result | None, history: Sequence[dict[str, Any]]) -> None:
         """Writes the film and the plot, once the result itself is safe."""
-        if self.film:
-            for note in self.film.save(result.image if result else None):
-                self.reporter.say(note)
-            self.reporter.result(self.film.path, "(film)")
+        if self.film and self.film not in self._given_up:
+            with self._may_fail(self.film):
+                for note in self.film.save(result.image if result else None):
+                    self.reporter.say(note)
+                self.reporter.result(self.film.path, "(film)")
         if self._plot:
             from impasto.plot import plot_losses
 
-            plot_losses(history, self._plot, marked=self.common.metadata)
-            self.reporter.result(self._plot, "(losses)")
+            with self._may_fail(self._plot):
+                plot_losses(history, self._plot, marked=self.common.metadata)
+                self.reporter.result(self._plot, "(losses)")
 
     def _say_size(self, painter: "Painter", photo: Picture) -> None:
         if painter.settings.strength == 0:
@@ -271,6 +309,16 @@ class Desk(ExitStack):
                 f"working at {w}×{h} px, then brought up to the photo's {photo.width}×"
                 f"{photo.height} px (--size {max(photo.size)} or full works larger, and slower)"
             )
+
+
+def _rescued(result: Result, out: Path) -> str:
+    """Where a picture lies now that could not be written where it should, for the message."""
+    try:
+        path = Path(tempfile.mkdtemp(prefix="impasto-")) / f"{out.stem}.png"
+        result.save(path)
+    except (OSError, ImpastoError):
+        return ""
+    return f"; the picture is safe in {path}"
 
 
 def check_replaceable(out: Path, common: "Common") -> None:

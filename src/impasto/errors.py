@@ -5,7 +5,7 @@ wrong, with which file or value, and what to do about it. The command line print
 exits with code 2; anything else that is raised is a bug.
 """
 
-__all__ = ["ImageError", "ImpastoError", "RunError", "SettingsError", "WeightsError"]
+__all__ = ["ImageError", "ImpastoError", "RunError", "SettingsError", "WeightsError", "one_line"]
 
 
 class ImpastoError(Exception):
@@ -26,3 +26,9 @@ class WeightsError(ImpastoError):
 
 class RunError(ImpastoError):
     """A job that was set up rightly cannot go on (out of memory, no such device, ...)."""
+
+
+def one_line(message: object) -> str:
+    """A message in one line without control characters, whatever a file had put into it."""
+    text = " ".join(str(message).split())
+    return "".join(letter if letter.isprintable() else "�" for letter in text)

@@ -183,6 +183,8 @@ class Film:
 def no_other(path: Path, mark: str) -> bool:
     """Whether there is no such file, or an empty one, or one that bears our mark near its ends."""
     try:
+        if path.exists() and not path.is_file():  # nobody may ever write into a pipe
+            return True
         with path.open("rb") as file:
             head = file.read(_MARK_WITHIN)
             file.seek(max(0, path.stat().st_size - _MARK_WITHIN))

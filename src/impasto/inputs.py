@@ -61,7 +61,10 @@ def as_styles(given: StyleLike | Sequence[StyleLike]) -> list[tuple[Picture, flo
     for style in styles:
         pair = style if isinstance(style, tuple) else (style, 1.0)
         if len(pair) != 2 or not isinstance(pair[1], int | float) or not 0 < pair[1] < 1e30:
-            raise SettingsError(f"a style is a picture or (picture, weight above 0), not {style!r}")
+            told = f", not {pair[1]!r}" if isinstance(pair[-1], int | float) else ""
+            raise SettingsError(
+                f"a style is a picture or (picture, weight), and a weight is above 0{told}"
+            )
         picture, weight = pair
         found.append((as_picture(picture), float(weight)))
     return found

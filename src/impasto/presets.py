@@ -26,7 +26,7 @@ class Preset:
         summary: what it is, in one line.
         source: whom it follows.
         values: what it changes of the defaults, for every job that has such a setting.
-        jobs: what it changes further for one job, by the job's name.
+        jobs: what it changes further for one job, by the job's name, on every network.
         slim: what takes the place of these values on our small network.
         ours: the names among `values` and `jobs` whose figures the source does not give.
         film: whether the source shows the picture coming into being, so that we keep a film too.
@@ -47,11 +47,7 @@ class Preset:
             job: `transfer`, `texture` or `reconstruct`.
             slim: whether the network is our small one.
         """
-        return {**self.values, **self.jobs.get(job, {}), **(self.slim if slim else {})}
-
-    def is_ours(self, name: str, *, slim: bool) -> bool:
-        """Whether the figure of this setting is ours and not the source's."""
-        return name in self.ours or (slim and name in self.slim)
+        return {**self.values, **(self.slim if slim else {}), **self.jobs.get(job, {})}
 
 
 _CLASSIC: Final[Mapping[str, Any]] = {"scales": 1, "padding": "zero", "ripple_weight": 0.0}
@@ -147,7 +143,10 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
                 "size": 512,
                 "steps": 200,
             },
-            jobs={"reconstruct": {"layers": "relu5_1", "size": 256}},
+            jobs={
+                "texture": {"style_layers": "relu1_1,relu2_1", "style_weight": 2.0},
+                "reconstruct": {"layers": "relu5_1", "size": 256},
+            },
             ours=frozenset({"memory", "size"}),
             slim={
                 "padding": "replicate",
@@ -168,7 +167,6 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
                 "style_layers": _FIVE_FIRST,
                 "content_weight": 1000.0,
                 "style_weight": 0.01,
-                "init": "content",
                 "optimizer": "adam",
                 "pixel_range": 255,
                 "rate": 5.0,
@@ -178,6 +176,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
                 "size": 512,
                 "steps": 1000,
             },
+            jobs={"transfer": {"init": "content"}},
             slim={
                 "padding": "replicate",
                 "content_layers": "relu5_1",
@@ -198,12 +197,12 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
                 "style_layers": _FIVE_FIRST,
                 "content_weight": 2.0,
                 "style_weight": 1e7,
-                "init": "content",
                 "optimizer": "lbfgs",
                 "memory": 20,
                 "size": 512,
                 "steps": 300,
             },
+            jobs={"transfer": {"init": "content"}},
             ours=_UNSAID,
             slim={"padding": "replicate", "style_weight": 2e8},
         ),

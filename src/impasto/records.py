@@ -76,7 +76,7 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     text = read_record(path)
     try:
         record = json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):  # or nested without end
         return None
     if not isinstance(record, dict) or record.get("record") != RECORD_VERSION:
         return None
@@ -96,6 +96,7 @@ def _request(record: Mapping[str, Any]) -> Any:
 
 
 def versions() -> dict[str, str]:
+    """The versions that pixels depend on."""
     import torch
 
     return {

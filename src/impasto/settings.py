@@ -326,7 +326,7 @@ def make_settings(kind: type[S], options: Mapping[str, Any]) -> S:
 def _preset_values(kind: type[Settings], options: Mapping[str, Any]) -> dict[str, Any]:
     """What the preset asked for changes of the defaults, for this job and this network."""
     name = options.get("preset", "default")
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise SettingsError(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")
     encoder = options.get("encoder", PRESETS[name].values.get("encoder", kind.encoder))
     return PRESETS[name].settings(kind.job, slim=is_slim(encoder))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, one_line
 from impasto.files import os_reason
 from impasto.images import Picture, save_image
 from impasto.progress import Progress
@@ -97,12 +97,13 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line for the user."""
         if not self.quiet:
-            self._console.print(text, markup=False, emoji=False)
+            indent = text[: len(text) - len(text.lstrip())]
+            self._console.print(indent + one_line(text), markup=False, emoji=False)
 
     def error(self, message: object) -> None:
         """One line that is told even when quiet."""
         self.end()
-        sys.stderr.write(f"impasto: {' '.join(str(message).split())}\n")
+        sys.stderr.write(f"impasto: {one_line(message)}\n")
 
     def result(self, path: Path, text: str) -> None:
         """A result is written: its file name on standard output, the rest beside it."""

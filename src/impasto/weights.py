@@ -8,6 +8,7 @@ one remembers its SHA-256. The classic networks are in `classics`, other program
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -132,7 +133,7 @@ def verify(name: str) -> Path:
     if name in CLASSICS:
         check_classic(CLASSICS[name])
         return path
-    if path.stem not in bundled():
+    if path not in bundled().values():
         raise WeightsError(f"nothing is known to check {path} against")
     card = path.with_suffix(".md")
     found = sha256_file(path)
@@ -148,8 +149,9 @@ def _existing(path: Path) -> Path:
     """The path, which must lead to a file."""
     if is_file(path):
         return path
-    if path.is_dir():
-        raise WeightsError(f"there is no weight file {path}: it is a folder")
+    with suppress(OSError):  # a name that the system does not allow
+        if path.is_dir():
+            raise WeightsError(f"there is no weight file {path}: it is a folder")
     raise WeightsError(f"there is no weight file {path}")
 
 

@@ -12,12 +12,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from impasto.errors import ImpastoError, SettingsError
+from impasto.classics import CLASSICS, is_file
+from impasto.errors import ImpastoError, RunError, SettingsError
 from impasto.files import sha256_file
 from impasto.images import MAX_PIXELS, Picture, open_image
 from impasto.progress import OnProgress, Progress, Result, drive
 from impasto.records import describe_input, read_settings, versions
 from impasto.settings import (
+    DeviceName,
     ReconstructSettings,
     Settings,
     TextureSettings,
@@ -60,7 +62,7 @@ class Plan:
     def steps(self) -> Generator[Progress, None, Result]:
         """The job, step by step. It ends where the result had been stopped, if it was."""
         job = self._job()
-        stop = self.record["steps"] if self.record.get("status") == "partial" else None
+        stop = self.record["steps"] if _is_partial(self.record) else None
         while True:
             try:
                 progress = next(job)
@@ -125,12 +127,15 @@ def plan_redo(
     given["style"] = list(styles)
     for role, files in given.items():
         if files and role not in {entry["role"] for entry in record["inputs"]}:
-            raise SettingsError(f"{path} was made without a {role} picture; leave it out")
+            raise SettingsError(f"{path} was made without --{role}; leave it out")
     inputs = [
         _found(entry, [str(file) for file in given[entry["role"]]], path, max_pixels)
         for entry in record["inputs"]
     ]
     options = _options(record, path)
+    total = options["steps"] * len(options.get("layers", "1"))
+    if not 0 <= record["steps"] <= total or (_is_partial(record) and not record["steps"]):
+        raise ImpastoError(f"the record in {path} is damaged: it tells of {record['steps']} steps")
     options["encoder"] = _encoder(record, encoder, path)
     here = versions()
     warnings = [
@@ -138,6 +143,9 @@ def plan_redo(
         for name, then in record["versions"].items()
         if here.get(name) != then
     ]
+    if not _has_device(options["device"]):
+        warnings.append(f"made on {options['device']}, which is not here: pixels may differ")
+        options["device"] = "auto"
     return Plan(record, inputs, options, warnings)
 
 
@@ -181,13 +189,15 @@ def _checked(record: Mapping[str, Any] | None, path: Path) -> Mapping[str, Any]:
         raise ImpastoError(f"{path} is a preview; redo the result itself")
     encoder = record.get("encoder")
     sound = (
-        record.get("job") in KINDS
+        isinstance(record.get("job"), str)
+        and record["job"] in KINDS
         and isinstance(record.get("settings"), dict)
         and isinstance(record.get("versions"), dict)
         and isinstance(record.get("steps"), int)
         and isinstance(encoder, dict)
         and all(isinstance(encoder.get(key), str) for key in ("name", "sha256"))
         and _sound_inputs(record["job"], record.get("inputs"))
+        and _sound_start(record)
     )
     if not sound:
         raise ImpastoError(f"the record in {path} is damaged, or of another version of impasto")
@@ -202,7 +212,10 @@ def _sound_inputs(job: str, inputs: Any) -> bool:
             return False
         if not isinstance(entry.get("name"), str | None):
             return False
-        if not isinstance(entry.get("weight", 1.0), int | float):
+        if not isinstance(entry.get("role"), str):
+            return False
+        weight = entry.get("weight", 1.0)
+        if not isinstance(weight, int | float) or not 0 < weight < 1e30:
             return False
     roles = [entry.get("role") for entry in entries]
     return (
@@ -213,6 +226,13 @@ def _sound_inputs(job: str, inputs: Any) -> bool:
     )
 
 
+def _sound_start(record: Mapping[str, Any]) -> bool:
+    """Whether it started from a word, or from one of its inputs, and from no other file."""
+    return any(entry["role"] == "init" for entry in record["inputs"]) or (
+        record["settings"].get("init", "noise") in ("content", "noise", "style")
+    )
+
+
 def _found(
     entry: Mapping[str, Any], given: Sequence[str], result: Path, max_pixels: int
 ) -> Picture:
@@ -220,7 +240,7 @@ def _found(
     role, name, wanted = entry["role"], entry.get("name"), entry["sha256"]
     others: list[str] = []
     for path in _candidates(name, given, result):
-        if not path.is_file():
+        if not is_file(path):
             continue
         if sha256_file(path) == wanted:
             return open_image(path, max_pixels=max_pixels)
@@ -231,6 +251,11 @@ def _found(
                 return picture
         others.append(str(path))
     what = f"the {role} picture" + (f" {name}" if name else "")
+    if len(others) > 1 and given:
+        raise ImpastoError(
+            f"none of {', '.join(others)} is {what} that {result.name} was made from "
+            f"(SHA-256 {wanted[:12]}…)"
+        )
     if others:
         raise ImpastoError(
             f"{others[0]} is not {what} that {result.name} was made from (its SHA-256 is not "
@@ -244,10 +269,19 @@ def _found(
 def _candidates(name: str | None, given: Sequence[str], result: Path) -> Iterator[Path]:
     """Where an input may be: the files given, or beside the result, here, among the samples."""
     if given:
-        yield from (resolve(text).path for text in given)
+        for path in (resolve(text).path for text in given):
+            if not is_file(path):
+                raise ImpastoError(f"cannot read {path}: it is not a file")
+            yield path
         return
     if name and Path(name).name == name:
-        yield from chain((result.parent / name, Path(name)), _sample(name))
+        for path in chain((result.parent / name, Path(name)), _sample(name)):
+            if is_file(path) and not path.samefile(result):  # results may be called as photos are
+                yield path
+
+
+def _is_partial(record: Mapping[str, Any]) -> bool:
+    return record.get("status") == "partial"
 
 
 def _sample(name: str) -> list[Path]:
@@ -271,12 +305,23 @@ def _options(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in options}
 
 
+def _has_device(name: DeviceName) -> bool:
+    from impasto.compute import choose_device
+
+    try:
+        choose_device(name)
+    except RunError:
+        return False
+    return True
+
+
 def _encoder(record: Mapping[str, Any], given: "StrPath | None", path: Path) -> str:
     """The name or path of the very network; refused if it is not here."""
     from impasto.weights import weights_path
 
     name, wanted = record["encoder"]["name"], record["encoder"]["sha256"]
-    for candidate in [given] if given else [record["settings"].get("encoder", name), name]:
+    names = [str(each) for each in (record["settings"].get("encoder", name), name)]
+    for candidate in [given] if given else [each for each in names if Path(each).name == each]:
         try:
             file = weights_path(str(candidate))
         except ImpastoError:
@@ -290,7 +335,8 @@ def _encoder(record: Mapping[str, Any], given: "StrPath | None", path: Path) -> 
                 f"{given} is not the network {name} that {path.name} was made with "
                 f"(its SHA-256 is not {wanted[:12]}…)"
             )
+    fetch = f", or fetch them: impasto weights fetch {name}" if name in CLASSICS else ""
     raise ImpastoError(
         f"{path.name} was made with the weights {name} (SHA-256 {wanted[:12]}…), which are not "
-        "here; give their file with --encoder PATH"
+        f"here; give their file with --encoder PATH{fetch}"
     )

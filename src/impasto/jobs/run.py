@@ -170,7 +170,7 @@ def run(job: Job) -> Generator[Progress, None, Result]:
         RunError: memory ran out, or the loss is not finite from the start.
     """
     settings = job.bench.settings
-    began = time.monotonic()
+    began = round_began = time.monotonic()
     final = job.levels[-1].size
     work = [level.steps * level.size[0] * level.size[1] for level in job.levels]
     history: list[dict[str, Any]] = []
@@ -186,9 +186,11 @@ def run(job: Job) -> Generator[Progress, None, Result]:
         return Result(job.finish(picture.cpu().clamp(0, 1)), record, history[:step], partial)
 
     def ended(at: Iterate) -> str | None:
+        nonlocal round_began
         if at.round is None:
             return None
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - round_began
+        round_began += seconds
         return f"round {at.round}: loss {at.best_loss:.6g}, {seconds:.1f} s"
 
     def progress(at: Iterate) -> Progress:
