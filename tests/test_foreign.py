@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from impasto.encoder import PLANS, Encoder
@@ -412,3 +413,14 @@ def test_nothing_heavy_is_imported_before_a_file_is_read() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "set()\n"
+
+
+def test_half_precision_is_written_as_it_is(tmp_path: Path) -> None:
+    halves = {name: (tensor / 3).half() for name, tensor in small().tensors.items()}
+    path = tmp_path / "half.safetensors"
+    write_weights(path, Weights(halves, {"plan": PLAN}))
+    found = load_file(path)
+    assert found.keys() == halves.keys()
+    for name, tensor in halves.items():
+        assert found[name].dtype is torch.float16
+        assert torch.equal(found[name], tensor)

@@ -283,18 +283,20 @@ def write_weights(path: Path, weights: Weights) -> None:
 
     Args:
         path: the file to write, in place.
-        weights: its tensors are float32 and contiguous.
+        weights: its tensors are float32 or float16.
     """
     header: dict[str, Any] = {"__metadata__": dict(sorted(weights.metadata.items()))}
     offset = 0
     for name, tensor in sorted(weights.tensors.items()):
-        end = offset + tensor.numel() * 4
+        end = offset + tensor.numel() * tensor.element_size()
+        kind = f"F{8 * tensor.element_size()}"
         shape = list(tensor.shape)
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, end]}
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for _, tensor in sorted(weights.tensors.items()):
-            file.write(tensor.numpy().astype("<f4", copy=False).tobytes())
+            array = tensor.numpy()
+            file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())

@@ -1,0 +1,259 @@
+"""The training loop: it counts, logs, saves, and goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from impasto.checkpoints import load_checkpoint, save_checkpoint
+from impasto.errors import ImpastoError, RunError
+from impasto.files import lock
+from impasto.trainer import Average, Length, Moment, Part, Report, Shuffle, derive_seed, train
+
+BATCH = 4
+
+
+class Toy:
+    """A small network with dropout and batch norm, trained with momentum: much that can be lost."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+        )  # fmt: skip
+        self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=0.01)
+        self.average = Average(self.net, half_life=10)
+        self.shuffle = Shuffle(10, seed=3)
+        self.pictures = torch.rand(10, 3, 8, 8)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        return {"net": self.net, "optimizer": self.optimizer, "average": self.average}
+
+    def step(self, at: Moment) -> dict[str, Tensor | float]:
+        chosen = self.shuffle.indices(at.seen, BATCH)
+        x = self.pictures[chosen] + 0.1 * torch.randn(BATCH, 3, 8, 8)
+        with at.autocast():
+            y = self.net(x)
+        loss = F.cross_entropy(y.float(), chosen % 3)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.01 * (1 - at.done)
+        self.optimizer.step()
+        self.average.update(self.net, BATCH)
+        return {"loss": loss, "done": at.done}
+
+
+def length(steps: int = 20, log: int = 1, save: int = 1) -> Length:
+    return Length(steps * BATCH, BATCH, log * BATCH, save * BATCH, seed=1)
+
+
+def run(toy: Toy, folder: Path, how_long: Length, stop: int = 999, **options: Any) -> list[Report]:
+    """Trains until the end, or until as many reports as `stop` have come."""
+    loop = train(toy.parts, toy.step, how_long, folder, config={"toy": 1}, **options)
+    reports = []
+    for report in loop:
+        reports.append(report)
+        if len(reports) == stop:
+            break
+    loop.close()
+    return reports
+
+
+def trace(folder: Path) -> list[dict[str, Any]]:
+    """The log without its times."""
+    lines = (folder / "log.jsonl").read_text("utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    parts = load_checkpoint(folder / "checkpoint.safetensors")["parts"]
+    return {**parts["net"], **{f"average.{k}": v for k, v in parts["average"].items()}}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_ten_steps_and_ten_more_are_twenty(tmp_path: Path, dtype: torch.dtype) -> None:
+    run(Toy(), tmp_path / "whole", length(), dtype=dtype)
+    run(Toy(), tmp_path / "halves", length(), stop=10, dtype=dtype)
+    assert len(trace(tmp_path / "halves")) == 10
+    run(Toy(), tmp_path / "halves", length(), resume=True, dtype=dtype)
+    assert trace(tmp_path / "whole") == trace(tmp_path / "halves")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "halves"))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import torch
+torch.set_num_threads(1)
+from test_trainer import Toy, length, run
+import test_trainer
+toy, steps = Toy(), 0
+step = toy.step
+def deadly(at):
+    if at.seen == 13 * test_trainer.BATCH:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(at)
+toy.step = deadly
+run(toy, Path(sys.argv[1]), length(save=5))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX only")
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    code = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(Path(__file__).parent)]
+    killed = subprocess.run(code, check=False, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(trace(tmp_path / "killed")) == 13  # further than the checkpoint at 10
+    log = tmp_path / "killed" / "log.jsonl"
+    log.write_text(log.read_text("utf-8") + '{"images": 56, "lo', "utf-8")  # cut off mid-line
+
+    run(Toy(), tmp_path / "whole", length(save=5))
+    resumed = run(Toy(), tmp_path / "killed", length(save=5), resume=True)
+    assert resumed[0].seen == 11 * BATCH
+    assert trace(tmp_path / "whole") == trace(tmp_path / "killed")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_logs_means_over_the_steps_between(tmp_path: Path) -> None:
+    values = iter([1.0, 2.0, 6.0, 5.0, 7.0])
+
+    def step(at: Moment) -> dict[str, float]:
+        return {"value": next(values)}
+
+    loop = train({}, step, Length(5, 1, 3, 99), tmp_path, config={})
+    assert [(r.seen, r.metrics["value"]) for r in loop] == [(3, 3.0), (5, 6.0)]
+
+
+def test_the_last_report_comes_when_all_is_saved(tmp_path: Path) -> None:
+    toy = Toy()
+    for report in train(toy.parts, toy.step, length(3, save=99), tmp_path, config={}):
+        if report.seen == report.total:
+            assert load_checkpoint(tmp_path / "checkpoint.safetensors")["seen"] == report.total
+    assert run(toy, tmp_path / "b", length(3)) != []
+    again = train(toy.parts, toy.step, length(3, save=99), tmp_path, config={}, resume=True)
+    assert list(again) == []
+
+
+def test_stopping_saves(tmp_path: Path) -> None:
+    run(Toy(), tmp_path, length(save=99), stop=3)
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors")["seen"] == 3 * BATCH
+
+
+def test_another_seed_is_another_run(tmp_path: Path) -> None:
+    run(Toy(), tmp_path / "a", length(2))
+    run(Toy(), tmp_path / "b", Length(2 * BATCH, BATCH, BATCH, BATCH, seed=2))
+    assert trace(tmp_path / "a") != trace(tmp_path / "b")
+
+
+def test_refuses_to_write_over_a_run(tmp_path: Path) -> None:
+    run(Toy(), tmp_path, length(2))
+    with pytest.raises(RunError, match="holds a run already; resume it"):
+        run(Toy(), tmp_path, length(2))
+
+
+def test_refuses_to_go_on_with_another_configuration(tmp_path: Path) -> None:
+    run(Toy(), tmp_path, length(4), stop=2)
+    with pytest.raises(RunError, match=r"has total 16 and not 80"):
+        run(Toy(), tmp_path, length(20), resume=True)
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with lock(tmp_path / "run"), pytest.raises(ImpastoError, match="in use"):
+        run(Toy(), tmp_path, length(2))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    loop = train({}, lambda at: {"loss": torch.tensor(torch.nan)}, length(2), tmp_path, config={})
+    with pytest.raises(RunError, match="loss is nan after 4 pictures"):
+        next(loop)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ImpastoError, match="cannot make the folder"):
+        run(Toy(), tmp_path / "file" / "run", length(2))
+
+
+def test_checkpoints_give_back_what_they_were_given(tmp_path: Path) -> None:
+    shared = torch.arange(6.0)
+    state: dict[str, Any] = {
+        "numbers": [1, 2.5, None, True, "x", float("inf")],
+        "pair": (0.9, 0.999),
+        "state": {0: {"step": torch.tensor(3.0)}, 1: {}},
+        "last": torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+        "turned": torch.arange(6).view(2, 3).T,
+        "bytes": torch.tensor([1, 255], dtype=torch.uint8),
+        "a": shared,
+        "b": shared,
+    }
+    save_checkpoint(tmp_path / "c.safetensors", state)
+    found = load_checkpoint(tmp_path / "c.safetensors")
+    assert found.keys() == state.keys()
+    for key in ("numbers", "pair"):
+        assert found[key] == state[key]
+    assert found["state"][0]["step"] == 3
+    assert found["state"][1] == {}
+    for key in ("last", "turned", "bytes", "a", "b"):
+        assert torch.equal(found[key], state[key])
+        assert found[key].dtype == state[key].dtype
+    assert found["last"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_checkpoint_holds_nothing_else(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="cannot hold the object at /x/0"):
+        save_checkpoint(tmp_path / "c", {"x": [object()]})
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_broken_checkpoint_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "c.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RunError, match=r"c\.safetensors is no checkpoint"):
+        load_checkpoint(path)
+
+
+def test_a_pass_sees_every_picture_once() -> None:
+    shuffle = Shuffle(10, seed=0)
+    seen = torch.cat([shuffle.indices(k * 4, 4) for k in range(5)])
+    for part in (seen[:10], seen[10:]):
+        assert sorted(part.tolist()) == list(range(10))
+    assert seen[:10].tolist() != seen[10:].tolist()
+    assert torch.equal(Shuffle(10, seed=0).indices(8, 4), seen[8:12])
+
+
+def test_an_average_halves_the_old_in_its_half_life() -> None:
+    module = nn.Linear(1, 1)
+    nn.init.zeros_(module.weight)
+    average = Average(module, half_life=100)
+    nn.init.ones_(module.weight)
+    average.update(module, 100)
+    assert average.module.state_dict()["weight"].item() == pytest.approx(0.5)
+    average.update(module, 50)
+    assert average.module.state_dict()["weight"].item() == pytest.approx(1 - 0.5 * 0.5**0.5)
+
+
+def test_seeds_follow_from_their_values() -> None:
+    assert derive_seed(1, "step", 2) == derive_seed(1, "step", 2)
+    assert len({derive_seed(1, 2), derive_seed(12), derive_seed(2, 1)}) == 3
+    assert 0 <= derive_seed(0) < 2**63

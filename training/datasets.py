@@ -1,0 +1,131 @@
+"""The pictures that recipes train on, decoded once and mapped into memory.
+
+They are read in our layouts and in those in which the sets are published; see training/README.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from impasto.errors import ImpastoError
+from impasto.files import atomic_path
+from impasto.images import open_image
+from impasto.pyramid import cover
+
+__all__ = ["SIDE", "STYLE_SIDE", "Pictures", "cached", "style_pictures", "tiny_imagenet"]
+
+SIDE: Final = 64
+"""Side of a Tiny-ImageNet picture, px."""
+
+STYLE_SIDE: Final = 256
+"""Side to which the other pictures are cut, px."""
+
+HELD_OUT: Final = Path(__file__).with_name("heldout.txt")
+"""Pictures that are never trained on: `benchmarks/encoder.py` judges with them."""
+
+Pixels = NDArray[np.uint8]
+SUFFIXES: Final = {".jpeg", ".jpg", ".png", ".webp"}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of one size and what they show.
+
+    Attributes:
+        pixels: `(count, H, W, 3)`, uint8, sRGB.
+        labels: `(count,)`, int64.
+    """
+
+    pixels: Pixels
+    labels: NDArray[np.int64]
+
+    def take(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Some of them, `(N, 3, H, W)` in [0, 1] and channels-last, with their labels `(N,)`."""
+        places = indices.numpy()
+        pixels = torch.from_numpy(self.pixels[places]).to(device)
+        labels = torch.from_numpy(self.labels[places]).to(device)
+        return pixels.permute(0, 3, 1, 2).float().div_(255), labels
+
+
+def tiny_imagenet(data: Path, split: str, cache: Path) -> Pictures:
+    """Tiny-ImageNet's `train` or `val`, decoded once into `cache` and mapped into memory.
+
+    Raises:
+        ImpastoError: `data` does not hold it.
+    """
+    public, mosaics = data / "tiny-imagenet-200", data / "tiny-imagenet"
+    if public.is_dir():
+        return cached(cache / split, lambda: _public_layout(public, split))
+    if mosaics.is_dir():
+        return cached(cache / split, lambda: _mosaic_layout(mosaics, split))
+    raise ImpastoError(f"{data} has no tiny-imagenet-200; download Tiny-ImageNet and unpack it")
+
+
+def _public_layout(folder: Path, split: str) -> tuple[list[Pixels], list[int]]:
+    classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
+    if split == "train":
+        files = [
+            (path, label)
+            for label, name in enumerate(classes)
+            for path in sorted((folder / "train" / name / "images").glob("*.JPEG"))
+        ]
+    else:
+        lines = (folder / "val" / "val_annotations.txt").read_text("utf-8").splitlines()
+        pairs = [line.split("\t")[:2] for line in lines]
+        files = [(folder / "val" / "images" / name, classes.index(wnid)) for name, wnid in pairs]
+    return [open_image(path).pixels for path, _ in files], [label for _, label in files]
+
+
+def _mosaic_layout(folder: Path, split: str) -> tuple[list[Pixels], list[int]]:
+    tiles: list[Pixels] = []
+    labels: list[int] = []
+    for label, path in enumerate(sorted((folder / split).iterdir())):
+        mosaic = open_image(path).pixels
+        h, w = mosaic.shape[0] // SIDE, mosaic.shape[1] // SIDE
+        grid = mosaic.reshape(h, SIDE, w, SIDE, 3).swapaxes(1, 2)  # (h, w, SIDE, SIDE, 3)
+        tiles.extend(grid.reshape(h * w, SIDE, SIDE, 3))
+        labels.extend([label] * (h * w))
+    return tiles, labels
+
+
+def style_pictures(data: Path, cache: Path) -> Pictures:
+    """Every other picture under `data` that is not held out, its middle at 256×256 px.
+
+    The label is that of its folder; there may be none at all.
+    """
+    held = set(HELD_OUT.read_text("utf-8").splitlines())
+    files = [
+        path
+        for path in sorted(data.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and not path.relative_to(data).parts[0].startswith("tiny-imagenet")
+        and path.relative_to(data).as_posix() not in held
+    ]
+    folders = sorted({path.parent for path in files})
+
+    def decode() -> tuple[list[Pixels], list[int]]:
+        cut = [cover(open_image(path).tensor(), (STYLE_SIDE, STYLE_SIDE)) for path in files]
+        pixels = [(x[0].permute(1, 2, 0) * 255).round().byte().numpy() for x in cut]
+        return pixels, [folders.index(path.parent) for path in files]
+
+    return cached(cache / "style", decode)
+
+
+def cached(path: Path, decode: Callable[[], tuple[list[Pixels], list[int]]]) -> Pictures:
+    """The pictures stored at `path`, or those that `decode` gives, which are stored."""
+    pixels, labels = path.with_suffix(".npy"), path.with_suffix(".labels.npy")
+    if not labels.exists():
+        found, numbers = decode()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stacked = np.stack(found) if found else np.empty((0, STYLE_SIDE, STYLE_SIDE, 3), np.uint8)
+        with atomic_path(pixels) as temporary:
+            np.save(temporary, stacked)
+        with atomic_path(labels) as temporary:  # the last: where it is, all is
+            np.save(temporary, np.asarray(numbers, np.int64))
+    return Pictures(np.load(pixels, mmap_mode="r"), np.load(labels))
