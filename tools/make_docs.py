@@ -112,8 +112,6 @@ def recipes() -> Image.Image:
     """One photo and one style after every preset."""
     cells = {"photo and style": with_inset(sample("astronaut"), "strokes")}
     cells |= {name: fitted(by_recipe(name)) for name in PRESETS}
-    made = impasto.texture("sample:strokes", preset="fastai", encoder="slim")
-    cells["fastai, style alone"] = fitted(made.image.pil())
     named = [(name, Picture.from_pil(cell)) for name, cell in cells.items()]
     lines = [named[i : i + 4] for i in range(0, len(named), 4)]
     sheets = [contact_sheet([[p for _, p in line]], columns=[n for n, _ in line]) for line in lines]

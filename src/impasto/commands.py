@@ -179,7 +179,8 @@ def _run_batch(desk: Desk, painter: "Painter", tasks: Sequence[Task]) -> int:
                 )
                 continue
             desk.begin(f"{number}/{len(tasks)} {task.photo.path.name}")
-            code = desk.run(Job(painter.iter(photo), task.out, photo, painter))
+            job = Job(painter.iter(photo), task.out, photo, painter, rescue=False)  # run it again
+            code = desk.run(job)
         except ImpastoError as error:
             counts["failed"] += 1
             desk.fail(error, task.photo)

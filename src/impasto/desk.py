@@ -38,12 +38,22 @@ Steps = Generator[Progress, None, Result]
 
 @dataclass
 class Job:
-    """One run: what it does, where its result goes, and what else is known of it."""
+    """One run: what it does, where its result goes, and what else is known of it.
+
+    Attributes:
+        steps: the work.
+        out: the result's file.
+        photo: what is painted, if there is one.
+        painter: who paints it.
+        rescue: whether a result that cannot be written goes to the temporary folder instead.
+        began: when, by the monotonic clock, s.
+    """
 
     steps: Steps
     out: Path
     photo: Picture | None = None
     painter: "Painter | None" = None
+    rescue: bool = True
     began: float = field(default_factory=time.monotonic)
 
 
@@ -267,7 +277,8 @@ class Desk(ExitStack):
         try:
             notes = result.save(job.out, metadata=metadata, gps=gps)
         except ImpastoError as error:
-            raise ImpastoError(f"{error}{_rescued(result, job.out)}") from error
+            where = _rescued(result, job.out) if job.rescue else ""
+            raise ImpastoError(f"{error}{where}") from error
         if result.partial and not metadata:
             notes.append("without its record a later run cannot tell that this one is unfinished")
         seconds = round(time.monotonic() - job.began, 3)

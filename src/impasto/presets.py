@@ -151,7 +151,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             slim={
                 "padding": "replicate",
                 "style_layers": "relu1_2=0.05,relu2_2=0.2,relu3_2=0.2,relu4_2=0.25,relu5_1=0.3",
-                "style_weight": 2000.0,
+                "style_weight": 6000.0,
             },
             film=True,
         ),
