@@ -1,4 +1,6 @@
-"""What all tests share: the number of threads, and two drawn pictures."""
+"""What all tests share: the number of threads, two drawn pictures, and the program to run."""
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,3 +22,13 @@ def photo() -> Picture:
 def painting() -> Picture:
     """80×64 px, like a painting."""
     return Picture(pictures.painting(80, 64))
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> pictures.Program:
+    """The program, in a folder that holds `photo.png` (40×32) and `style.png` (48×48)."""
+    pictures.save(tmp_path / "photo.png", pictures.photo())
+    pictures.save(tmp_path / "style.png", pictures.painting())
+    return pictures.Program(tmp_path, monkeypatch, capsys)

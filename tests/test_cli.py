@@ -72,16 +72,6 @@ main()
 """
 
 
-@pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    """The program, in a folder that holds `photo.png` (40×32) and `style.png` (48×48)."""
-    save(tmp_path / "photo.png", photo())
-    save(tmp_path / "style.png", painting())
-    return Program(tmp_path, monkeypatch, capsys)
-
-
 def process(*arguments: str | Path, code: str | None = None, **more: Any) -> Run:
     """Runs the program in a process of its own."""
     program = PROGRAM if code is None else [sys.executable, "-c", code]

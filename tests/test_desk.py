@@ -15,17 +15,6 @@ from impasto.presets import PRESETS
 from impasto.records import read_settings
 from pictures import SMALL, Program, load, painting, photo, save
 
-
-@pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    """The program, in a folder that holds `photo.png` (40×32) and `style.png` (48×48)."""
-    save(tmp_path / "photo.png", photo())
-    save(tmp_path / "style.png", painting())
-    return Program(tmp_path, monkeypatch, capsys)
-
-
 TRANSFER = ("transfer", "photo.png", "style.png", "-o", "out.png", *SMALL)
 
 
