@@ -297,7 +297,9 @@ def export(
         "std": ",".join(map(str, plan.std)),
         "pooling": options.pooling,
         "padding": options.padding,
-        "recipe": json.dumps(dataclasses.asdict(options)),
+        "recipe": json.dumps(
+            dataclasses.asdict(options) | {"warm_start": Path(options.warm_start).name}
+        ),
         **facts,
     }
     halves = {name: weight.half() for name, weight in weights.items()}
