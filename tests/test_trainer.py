@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.checkpoints import load_checkpoint, save_checkpoint
+from impasto.checkpoints import checkpoints, load_checkpoint, newest, save_checkpoint, unpack
 from impasto.errors import ImpastoError, RunError
 from impasto.files import lock
 from impasto.trainer import Average, Length, Moment, Part, Report, Shuffle, derive_seed, train
@@ -61,13 +62,14 @@ def length(steps: int = 20, log: int = 1, save: int = 1) -> Length:
     return Length(steps * BATCH, BATCH, log * BATCH, save * BATCH, seed=1)
 
 
-def run(toy: Toy, folder: Path, how_long: Length, stop: int = 999, **options: Any) -> list[Report]:
-    """Trains until the end, or until as many reports as `stop` have come."""
+def run(toy: Toy, folder: Path, how_long: Length, count: int = 999, **options: Any) -> list[Report]:
+    """Trains until the end, or until as many reports as `count` have come after the first."""
     loop = train(toy.parts, toy.step, how_long, folder, config={"toy": 1}, **options)
+    assert next(loop).metrics == {}
     reports = []
     for report in loop:
         reports.append(report)
-        if len(reports) == stop:
+        if len(reports) == count:
             break
     loop.close()
     return reports
@@ -80,7 +82,7 @@ def trace(folder: Path) -> list[dict[str, Any]]:
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    parts = load_checkpoint(folder / "checkpoint.safetensors")["parts"]
+    parts = unpack(newest(folder)[0])["parts"]
     return {**parts["net"], **{f"average.{k}": v for k, v in parts["average"].items()}}
 
 
@@ -91,7 +93,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_ten_steps_and_ten_more_are_twenty(tmp_path: Path, dtype: torch.dtype) -> None:
     run(Toy(), tmp_path / "whole", length(), dtype=dtype)
-    run(Toy(), tmp_path / "halves", length(), stop=10, dtype=dtype)
+    run(Toy(), tmp_path / "halves", length(), count=10, dtype=dtype)
     assert len(trace(tmp_path / "halves")) == 10
     run(Toy(), tmp_path / "halves", length(), resume=True, dtype=dtype)
     assert trace(tmp_path / "whole") == trace(tmp_path / "halves")
@@ -140,6 +142,7 @@ def test_logs_means_over_the_steps_between(tmp_path: Path) -> None:
         return {"value": next(values)}
 
     loop = train({}, step, Length(5, 1, 3, 99), tmp_path, config={})
+    assert next(loop) == Report(0, 5, {}, 0.0, saved=True)
     assert [(r.seen, r.metrics["value"]) for r in loop] == [(3, 3.0), (5, 6.0)]
 
 
@@ -147,15 +150,119 @@ def test_the_last_report_comes_when_all_is_saved(tmp_path: Path) -> None:
     toy = Toy()
     for report in train(toy.parts, toy.step, length(3, save=99), tmp_path, config={}):
         if report.seen == report.total:
-            assert load_checkpoint(tmp_path / "checkpoint.safetensors")["seen"] == report.total
+            assert report.saved
+            assert unpack(newest(tmp_path)[0])["seen"] == report.total
     assert run(toy, tmp_path / "b", length(3)) != []
     again = train(toy.parts, toy.step, length(3, save=99), tmp_path, config={}, resume=True)
-    assert list(again) == []
+    assert [(report.seen, report.metrics) for report in again] == [(12, {})]
 
 
 def test_stopping_saves(tmp_path: Path) -> None:
-    run(Toy(), tmp_path, length(save=99), stop=3)
-    assert load_checkpoint(tmp_path / "checkpoint.safetensors")["seen"] == 3 * BATCH
+    run(Toy(), tmp_path, length(save=99), count=3)
+    assert unpack(newest(tmp_path)[0])["seen"] == 3 * BATCH
+
+
+def test_stopping_between_two_lines_of_the_log_loses_nothing(tmp_path: Path) -> None:
+    toy, steps = Toy(), iter(range(99))
+    how_long = length(12, log=5, save=99)
+    run(toy, tmp_path / "halves", how_long, stop=lambda: next(steps) >= 6)
+    assert unpack(newest(tmp_path / "halves")[0])["seen"] == 7 * BATCH
+    run(Toy(), tmp_path / "halves", how_long, resume=True)
+    run(Toy(), tmp_path / "whole", how_long)
+    assert trace(tmp_path / "whole") == trace(tmp_path / "halves")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "halves"))
+
+
+def test_the_beginning_is_saved_and_the_last_two(tmp_path: Path) -> None:
+    found = []
+    for report in train(Toy().parts, Toy().step, length(4), tmp_path, config={}):
+        found.append([int(path.stem[-12:]) // BATCH for path in checkpoints(tmp_path)])
+        assert report.saved
+    assert found == [[0], [0, 1], [1, 2], [2, 3], [3, 4]]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    run(Toy(), tmp_path / "whole", length(6))
+    run(Toy(), tmp_path / "a", length(6), count=4)
+    last = checkpoints(tmp_path / "a")[-1]
+    last.write_bytes(last.read_bytes()[:-7])
+    toy = Toy()
+    loop = train(toy.parts, toy.step, length(6), tmp_path / "a", config={"toy": 1}, resume=True)
+    first = next(loop)
+    assert first.seen == 3 * BATCH
+    assert f"{last} is damaged" in first.notes[0]
+    list(loop)
+    assert trace(tmp_path / "whole") == trace(tmp_path / "a")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "a"))
+    for path in checkpoints(tmp_path / "a"):
+        path.write_bytes(b"")
+    with pytest.raises(RunError, match="every checkpoint in"):
+        run(Toy(), tmp_path / "a", length(6), resume=True)
+
+
+def test_a_full_disk_leaves_the_old_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(Toy(), tmp_path, length(9), count=3)
+    before = {path: path.read_bytes() for path in checkpoints(tmp_path)}
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "full", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ImpastoError, match="the disk is full"):
+        run(Toy(), tmp_path, length(9), resume=True)
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in checkpoints(tmp_path)} == before
+    assert len(run(Toy(), tmp_path, length(9), resume=True)) == 6
+
+
+def test_goes_back_and_takes_smaller_steps_when_a_loss_is_not_finite(tmp_path: Path) -> None:
+    toy = Toy()
+    tamed: list[int] = []
+    step = toy.step
+
+    def wild(at: Moment) -> dict[str, Tensor | float]:
+        metrics = step(at)
+        if at.seen == 7 * BATCH and len(tamed) < 2:
+            metrics["loss"] = torch.tensor(torch.nan)
+        return metrics
+
+    toy.step = wild  # type: ignore[method-assign]
+    reports = run(toy, tmp_path / "wild", length(save=4), tame=tamed.append)
+    assert tamed == [1, 2]
+    notes = [note for report in reports for note in report.notes]
+    assert notes == ["loss is nan after 32 pictures: back to the last checkpoint"] * 2
+    run(Toy(), tmp_path / "calm", length(save=4))
+    assert trace(tmp_path / "calm") == trace(tmp_path / "wild")
+    assert same(weights(tmp_path / "calm"), weights(tmp_path / "wild"))
+
+
+def test_gives_up_after_five_attempts(tmp_path: Path) -> None:
+    tamed: list[int] = []
+    loop = train(
+        {}, lambda at: {"loss": torch.inf}, length(2), tmp_path, config={}, tame=tamed.append
+    )
+    with pytest.raises(RunError, match="loss is inf after 4 pictures"):
+        list(loop)
+    assert tamed == [1, 2, 3, 4, 5]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    toy = Toy()
+    step = toy.step
+
+    def broken(at: Moment) -> dict[str, Tensor | float]:
+        metrics = step(at)
+        if at.seen == 2 * BATCH:
+            with torch.no_grad():
+                next(toy.net.parameters()).fill_(torch.inf)
+        return metrics
+
+    toy.step = broken  # type: ignore[method-assign]
+    with pytest.raises(RunError, match="a number in the net is not finite after 12 pictures"):
+        run(toy, tmp_path, length(9))
+    assert unpack(newest(tmp_path)[0])["seen"] == 2 * BATCH
 
 
 def test_another_seed_is_another_run(tmp_path: Path) -> None:
@@ -171,7 +278,7 @@ def test_refuses_to_write_over_a_run(tmp_path: Path) -> None:
 
 
 def test_refuses_to_go_on_with_another_configuration(tmp_path: Path) -> None:
-    run(Toy(), tmp_path, length(4), stop=2)
+    run(Toy(), tmp_path, length(4), count=2)
     with pytest.raises(RunError, match=r"has total 16 and not 80"):
         run(Toy(), tmp_path, length(20), resume=True)
 
@@ -183,9 +290,10 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     loop = train({}, lambda at: {"loss": torch.tensor(torch.nan)}, length(2), tmp_path, config={})
+    next(loop)
     with pytest.raises(RunError, match="loss is nan after 4 pictures"):
         next(loop)
-    assert not (tmp_path / "checkpoint.safetensors").exists()
+    assert unpack(newest(tmp_path)[0])["seen"] == 0
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

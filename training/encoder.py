@@ -361,11 +361,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         resume=given.resume,
         device=device,
         dtype=choose_dtype(device, given.precision),
+        stop=lambda: time.monotonic() - began > given.time * 60,
     )
     for report in run:
+        for note in report.notes:
+            print(note, flush=True)
         print(json.dumps(report.record()), flush=True)
-        if time.monotonic() - began > given.time * 60:
-            run.close()
     net = recipe.average.module
     assert isinstance(net, Classifier)
     judged = tiny_imagenet(given.data, "val", cache)

@@ -2,20 +2,69 @@
 
 A state is a tree of dictionaries, lists, tensors and plain JSON values: what `state_dict` of
 modules and optimisers gives. Its tensors become the file's tensors, named by their path in the
-tree; the tree itself, with everything that is no tensor, is JSON in the file's metadata.
+tree; the tree itself, with everything that is no tensor, is JSON in the file's metadata. Nothing
+in a checkpoint is ever executed.
+
+A run's folder holds the newest two, `checkpoint-000000128000.safetensors` for one after 128,000
+pictures. If the newest is damaged, the one before it stands in. Whoever only reads needs no lock:
+a file is there as a whole or not at all.
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from impasto.errors import RunError
-from impasto.files import StrPath, atomic_path
+from impasto.errors import ImpastoError, RunError
+from impasto.files import StrPath, atomic_path, os_reason
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "checkpoints",
+    "load_checkpoint",
+    "newest",
+    "pack",
+    "save_checkpoint",
+    "unpack",
+    "write_newest",
+]
+
+KEPT: Final = 2
+
+
+# --- One file -------------------------------------------------------------------------------------
+
+
+def pack(state: Any) -> bytes:
+    """A state as the bytes of a safetensors file.
+
+    Args:
+        state: a tree of dicts (keys: strings or integers), lists, tuples, tensors and JSON values.
+    """
+    from safetensors.torch import save
+
+    tensors: dict[str, Tensor] = {}
+    tree = json.dumps(_pack(state, "", tensors))
+    return save(tensors, {"state": tree})
+
+
+def unpack(data: bytes) -> Any:
+    """The state that `pack` was given, its tensors on the CPU.
+
+    Raises:
+        ValueError: it is no such state.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        size = int.from_bytes(data[:8], "little")
+        tree = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["state"])
+        return _unpack(tree, load(data))
+    except (SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from None
 
 
 def save_checkpoint(path: StrPath, state: Any) -> None:
@@ -23,17 +72,14 @@ def save_checkpoint(path: StrPath, state: Any) -> None:
 
     Args:
         path: the file; its folder must exist.
-        state: a tree of dicts (keys: strings or integers), lists, tuples, tensors and JSON values.
+        state: as `pack` takes it.
 
     Raises:
         ImpastoError: the file cannot be written.
     """
-    from safetensors.torch import save_file
-
-    tensors: dict[str, Tensor] = {}
-    tree = json.dumps(_pack(state, "", tensors))
+    data = pack(state)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"state": tree})
+        temporary.write_bytes(data)
 
 
 def load_checkpoint(path: StrPath) -> Any:
@@ -42,15 +88,60 @@ def load_checkpoint(path: StrPath) -> Any:
     Raises:
         RunError: the file cannot be read or is no checkpoint.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(Path(path), framework="pt") as file:
-            tree = json.loads((file.metadata() or {})["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 — not a dict
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        return unpack(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} is no checkpoint that can be read: {error}") from None
-    return _unpack(tree, tensors)
+
+
+# --- A run's folder -------------------------------------------------------------------------------
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a run's folder, the newest last."""
+    return sorted(folder.glob("checkpoint-*.safetensors"))
+
+
+def newest(folder: Path) -> tuple[bytes, tuple[str, ...]]:
+    """The newest checkpoint that is whole, and what is to be told about those that are not.
+
+    Raises:
+        RunError: there is none.
+    """
+    notes: list[str] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            data = path.read_bytes()
+            unpack(data)
+        except FileNotFoundError:  # a newer one has come meanwhile
+            return newest(folder)
+        except (OSError, ValueError):
+            notes.append(f"warning: {path} is damaged; going on from the checkpoint before it")
+        else:
+            return data, tuple(notes)
+    if notes:
+        raise RunError(f"every checkpoint in {folder} is damaged; start again in another folder")
+    raise RunError(f"there is no checkpoint in {folder}; it is no run, or one that never began")
+
+
+def write_newest(folder: Path, seen: int, state: Any) -> None:
+    """Writes the checkpoint after so many pictures, and removes all but the newest two.
+
+    Raises:
+        ImpastoError: it cannot be written; what is there stays.
+    """
+    path = folder / f"checkpoint-{seen:012}.safetensors"
+    save_checkpoint(path, state)
+    others = [other for other in checkpoints(folder) if other != path]
+    # After a fall-back, damaged ones are newer by name: they go first.
+    stale = [other for other in others if other.name > path.name]
+    older = [other for other in others if other.name < path.name]
+    for other in [*stale, *older[: len(older) - (KEPT - 1)]]:
+        with suppress(FileNotFoundError):
+            try:
+                other.unlink()
+            except PermissionError as error:
+                raise ImpastoError(f"cannot remove {other}: {os_reason(error)}") from error
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

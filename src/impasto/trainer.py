@@ -11,27 +11,31 @@ no state of a random generator or of a data loader that could be lost.
 """
 
 import copy
+import dataclasses
 import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from impasto.checkpoints import load_checkpoint, save_checkpoint
+from impasto.checkpoints import checkpoints, newest, pack, unpack, write_newest
 from impasto.errors import ImpastoError, RunError
 from impasto.files import lock, os_reason, write_text_atomic
+from impasto.parallel import ALONE, World
 
 __all__ = ["Average", "Length", "Moment", "Part", "Report", "Shuffle", "derive_seed", "train"]
 
-CHECKPOINT: Final = "checkpoint.safetensors"
 LOG: Final = "log.jsonl"
+
+ATTEMPTS: Final = 5
+"""How often a run goes back to the same checkpoint before it gives up."""
 
 
 class Part(Protocol):
@@ -50,7 +54,7 @@ class Length:
 
     Attributes:
         total: pictures to see in all; the last batch may go a little beyond.
-        batch: pictures per step.
+        batch: pictures per step, over all processes.
         log_every: pictures between two lines of the log.
         save_every: pictures between two checkpoints; a save waits for the next line of the log.
         seed: of every random draw.
@@ -72,12 +76,14 @@ class Moment:
         length: of the run.
         device: where to compute.
         dtype: of convolutions and matrix products.
+        world: the processes that train together.
     """
 
     seen: int
     length: Length
     device: torch.device
     dtype: torch.dtype
+    world: World = ALONE
 
     @property
     def done(self) -> float:
@@ -86,7 +92,7 @@ class Moment:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision (Micikevicius et al. 2018) for the forward pass; weights stay float32."""
-        mixed = self.dtype is not torch.float32
+        mixed = self.dtype in (torch.bfloat16, torch.float16)
         return torch.autocast(self.device.type, self.dtype, enabled=mixed)
 
 
@@ -97,14 +103,19 @@ class Report:
     Attributes:
         seen: pictures seen so far.
         total: of how many.
-        metrics: the means of what the steps gave since the last report.
+        metrics: the means of what the steps gave since the last report; empty in the first
+            report of a run, which tells where it begins.
         seconds: spent so far, over all continuations, s.
+        saved: whether this moment is in a checkpoint.
+        notes: what a user should know, one line each.
     """
 
     seen: int
     total: int
     metrics: Mapping[str, float]
     seconds: float
+    saved: bool = False
+    notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The numbers as plain JSON types: a line of the log."""
@@ -125,12 +136,19 @@ def train(
     resume: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    world: World = ALONE,
+    stop: Callable[[], bool] = lambda: False,
+    tame: Callable[[int], None] | None = None,
 ) -> Generator[Report, None, None]:
     """Trains until `length.total` pictures are seen.
 
-    `folder` gets `log.jsonl`, one JSON object a line, and `checkpoint.safetensors`, which holds
-    everything that is needed to go on. Whoever closes the generator has the run saved where it is.
-    torch's global generator is seeded before every step.
+    `folder` gets `log.jsonl`, one JSON object a line, and checkpoints, which hold everything that
+    is needed to go on: one before the first picture, then every `length.save_every`; the last two
+    are kept (see `impasto.checkpoints`). Whoever closes the generator, or lets `stop` say so, has
+    the run saved where it is. torch's global generator is seeded before every step.
+
+    With several processes, each runs this function with its `world`. The first reads and writes;
+    the others get their states from it.
 
     Args:
         parts: everything that has a state, by name; on `device` already.
@@ -141,107 +159,227 @@ def train(
         resume: whether to go on with the run in `folder`; without one, it starts.
         device: where to compute.
         dtype: for `Moment.autocast`.
+        world: the processes that train together.
+        stop: asked after every step (of several processes, the first one's after every line of the
+            log): whether to save and end here.
+        tame: makes smaller steps; called with the number of the attempt after a loss was not
+            finite and the parts have gone back to the last checkpoint. Without it, or after
+            five attempts from one checkpoint, the run ends with an error.
 
     Yields:
-        A `Report` after each line of the log, and the last when all is saved.
+        A `Report` of where it begins, one after each line of the log, and the last when all is
+        saved.
 
     Raises:
         ImpastoError: another process trains in `folder`, or it cannot be written.
         RunError: there is a run in `folder` and `resume` is false; its configuration is another;
-            or a metric is not finite.
+            no checkpoint of it can be read; a metric is not finite; or another process is gone.
     """
-    # 1. The folder is ours.
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImpastoError(f"cannot make the folder {folder}: {os_reason(error)}") from error
-    with lock(folder / "run"):
-        # 2. Begin, or go on where the last checkpoint was taken.
-        saved = _take_on(folder, parts, config, length, resume)
-        seen, before = saved["seen"], saved["seconds"]
-        _cut_log(folder / LOG, seen)
-        begin = time.monotonic()
-        sums: dict[str, Tensor | float] = {}
-        steps, last_saved = 0, seen
+    run = _Run(parts, folder, {**config, **_identity(length)}, world)
+    with run.held():
+        # 1. Begin, or go on where the last checkpoint was taken.
+        notes = run.begin(resume)
+        begin, before = time.monotonic(), run.seconds
+        attempts = 0
+        yield Report(run.seen, length.total, {}, run.seconds, saved=True, notes=notes)
 
-        while seen < length.total:
-            # 3. One batch.
-            torch.manual_seed(derive_seed(length.seed, "step", seen))
-            for name, value in step(Moment(seen, length, torch.device(device), dtype)).items():
-                number = value.detach() if isinstance(value, Tensor) else value
-                sums[name] = sums.get(name, 0.0) + number
-            earlier, seen, steps = seen, seen + length.batch, steps + 1
-            finished = seen >= length.total
-            if seen // length.log_every == earlier // length.log_every and not finished:
+        while run.seen < length.total:
+            # 2. One batch.
+            torch.manual_seed(derive_seed(length.seed, "step", run.seen))
+            at = Moment(run.seen, length, torch.device(device), dtype, world)
+            run.add(step(at))
+            earlier, run.seen = run.seen, run.seen + length.batch
+            run.seconds = before + time.monotonic() - begin
+            finished = run.seen >= length.total
+            if run.seen // length.log_every == earlier // length.log_every and not finished:
+                if world.size == 1 and stop():
+                    run.save()
+                    return
                 continue
 
-            # 4. A line of the log: the means since the line before.
-            seconds = before + time.monotonic() - begin
-            means = {name: float(total) / steps for name, total in sums.items()}
-            report = Report(seen, length.total, means, seconds)
-            for name, mean in means.items():
-                if not math.isfinite(mean):
-                    raise RunError(f"{name} is {mean} after {seen} pictures; train more slowly")
-            with (folder / LOG).open("a", encoding="utf-8") as log:
-                log.write(json.dumps(report.record()) + "\n")
-            sums, steps = {}, 0
+            # 3. Back to the last checkpoint, if a number is none.
+            metrics = run.means()
+            trouble = run.trouble(metrics)
+            if world.agree(bool(trouble)):
+                attempts += 1
+                if tame is None or attempts > ATTEMPTS:
+                    raise RunError(f"{trouble} after {run.seen} pictures; train more slowly")
+                note = f"{trouble} after {run.seen} pictures: back to the last checkpoint"
+                run.go_back()
+                tame(attempts)
+                yield Report(run.seen, length.total, {}, run.seconds, notes=(note,))
+                continue
 
-            # 5. A checkpoint, only ever right after a line of the log: no sum is half full then.
-            if finished or seen - last_saved >= length.save_every:
-                _save(folder, parts, config, length, seen, seconds)
-                last_saved = seen
+            # 4. A line of the log, and a checkpoint if it is time.
+            report = Report(run.seen, length.total, metrics, run.seconds)
+            run.log(report)
+            stopping = world.agree(stop())
+            if finished or stopping or run.seen - run.saved >= length.save_every:
+                run.save()
+                attempts = 0
+                report = dataclasses.replace(report, saved=True)
             try:
                 yield report
             except GeneratorExit:
-                if last_saved != seen:
-                    _save(folder, parts, config, length, seen, seconds)
+                if run.saved != run.seen:
+                    run.save()
                 raise
+            if stopping:
+                return
 
 
-def _take_on(
-    folder: Path, parts: Mapping[str, Part], config: Mapping[str, Any], length: Length, resume: bool
-) -> dict[str, Any]:
-    """Loads the parts from the folder's checkpoint; says how far that run was."""
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return {"seen": 0, "seconds": 0.0}
-    if not resume:
-        raise RunError(f"{folder} holds a run already; resume it, or give another folder")
-    state = load_checkpoint(path)
-    ours = _identity(config, length)
-    for key in ours.keys() | state["config"].keys():
-        there, here = state["config"].get(key), ours.get(key)
-        if there != here:
-            raise RunError(
-                f"the run in {folder} has {key} {there!r} and not {here!r}; give another folder"
-            )
-    for name, part in parts.items():
-        part.load_state_dict(state["parts"][name])
-    return {"seen": state["seen"], "seconds": state["seconds"]}
+@dataclass
+class _Run:
+    """The state of a run and its files.
+
+    Attributes:
+        parts, folder, identity, world: as in `train`.
+        seen, seconds: so far.
+        saved: how many pictures the newest checkpoint has seen.
+    """
+
+    parts: Mapping[str, Part]
+    folder: Path
+    identity: Mapping[str, Any]
+    world: World
+    seen: int = 0
+    seconds: float = 0.0
+    saved: int = 0
+    _sums: dict[str, Tensor | float] = field(default_factory=dict)
+    _steps: int = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While nobody else trains in the folder."""
+        if not self.world.first:
+            yield
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = os_reason(error)
+            raise ImpastoError(f"cannot make the folder {self.folder}: {reason}") from error
+        with lock(self.folder / "run"):
+            yield
+
+    def begin(self, resume: bool) -> tuple[str, ...]:
+        """Takes on the newest checkpoint, or writes the first; gives what is to be told."""
+        notes: tuple[str, ...] = ()
+        data = b""
+        if self.world.first:
+            if checkpoints(self.folder):
+                if not resume:
+                    raise RunError(
+                        f"{self.folder} holds a run already; resume it, or give another folder"
+                    )
+                data, notes = newest(self.folder)
+                self._check(unpack(data)["config"])
+            elif self.world.size > 1:
+                data = pack(self._state())  # all begin with the first one's random weights
+        data = self.world.share(data)
+        if data:
+            self._take_on(unpack(data))
+        if self.world.first:
+            if not checkpoints(self.folder):
+                self.save()
+            _cut_log(self.folder / LOG, self.seen)
+        return notes
+
+    def go_back(self) -> None:
+        """To the newest checkpoint, but for the time that has passed."""
+        data = newest(self.folder)[0] if self.world.first else b""
+        seconds = self.seconds
+        self._take_on(unpack(self.world.share(data)))
+        self.seconds = seconds
+        if self.world.first:
+            _cut_log(self.folder / LOG, self.seen)
+
+    def _take_on(self, state: Mapping[str, Any]) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.seen = self.saved = state["seen"]
+        self.seconds = state["seconds"]
+        self._sums, self._steps = state["sums"], state["steps"]
+
+    def _check(self, theirs: Mapping[str, Any]) -> None:
+        """That the configuration of the run in the folder is ours."""
+        ours = json.loads(json.dumps(self.identity))
+        for key in ours.keys() | theirs.keys():
+            there, here = theirs.get(key), ours.get(key)
+            if there != here:
+                raise RunError(
+                    f"the run in {self.folder} has {key} {there!r} and not {here!r}; "
+                    "give another folder"
+                )
+
+    def add(self, metrics: Mapping[str, Tensor | float]) -> None:
+        """Takes in what a step gave."""
+        for name, value in metrics.items():
+            number = value.detach() if isinstance(value, Tensor) else value
+            self._sums[name] = self._sums.get(name, 0.0) + number
+        self._steps += 1
+
+    def means(self) -> dict[str, float]:
+        """The means over steps and processes since the last line of the log."""
+        means = [float(total) / self._steps for total in self._sums.values()]
+        names = list(self._sums)
+        self._sums, self._steps = {}, 0
+        return dict(zip(names, self.world.mean(means), strict=True))
+
+    def trouble(self, metrics: Mapping[str, float]) -> str:
+        """Which number is none, if any: among the metrics, or in a state to be saved."""
+        for name, mean in metrics.items():
+            if not math.isfinite(mean):
+                return f"{name} is {mean}"
+        for name, part in self.parts.items():
+            if not all(bool(tensor.isfinite().all()) for tensor in _tensors(part.state_dict())):
+                return f"a number in the {name} is not finite"
+        return ""
+
+    def log(self, report: Report) -> None:
+        """Adds a line."""
+        if not self.world.first:
+            return
+        path = self.folder / LOG
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(report.record()) + "\n")
+        except OSError as error:
+            raise ImpastoError(f"cannot write {path}: {os_reason(error)}") from error
+
+    def save(self) -> None:
+        """Writes a checkpoint."""
+        self.saved = self.seen
+        if self.world.first:
+            write_newest(self.folder, self.seen, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "config": dict(self.identity),
+            "seen": self.seen,
+            "seconds": self.seconds,
+            "sums": self._sums,
+            "steps": self._steps,
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+        }
 
 
-def _save(
-    folder: Path,
-    parts: Mapping[str, Part],
-    config: Mapping[str, Any],
-    length: Length,
-    seen: int,
-    seconds: float,
-) -> None:
-    state = {
-        "config": _identity(config, length),
-        "seen": seen,
-        "seconds": seconds,
-        "parts": {name: part.state_dict() for name, part in parts.items()},
-    }
-    save_checkpoint(folder / CHECKPOINT, state)
+def _identity(length: Length) -> dict[str, Any]:
+    """What of a run's length must not change on the way."""
+    return {name: getattr(length, name) for name in ("total", "batch", "log_every", "seed")}
 
 
-def _identity(config: Mapping[str, Any], length: Length) -> dict[str, Any]:
-    """What two runs must share to be one, as JSON gives it back."""
-    own = {"total": length.total, "batch": length.batch, "log_every": length.log_every}
-    identity: dict[str, Any] = json.loads(json.dumps({**config, **own, "seed": length.seed}))
-    return identity
+def _tensors(state: Any) -> Iterator[Tensor]:
+    """The floating-point tensors in a state."""
+    if isinstance(state, Tensor):
+        if state.is_floating_point():
+            yield state
+    elif isinstance(state, Mapping):
+        for part in state.values():
+            yield from _tensors(part)
+    elif isinstance(state, list | tuple):
+        for part in state:
+            yield from _tensors(part)
 
 
 def _cut_log(path: Path, seen: int) -> None:
