@@ -11,7 +11,10 @@ weights are normalised like the others. The measures, by number:
    right half by the nearest Gram matrices, relu1_1 ... relu5_1, each of length 1.
 3. Ripple: in 32 px blocks where the photo is flat, the share of the result's spectral energy above
    0.35 cycles per px, beside the style's own share. Border: the mean change of the outer 16 px over
-   that of the rest. After transfers at one scale without any smoothing, as in Gatys et al. 2016.
+   that of the rest; beside it the same where there was no border, because the photo was painted
+   within a larger one that continues it as a mirror. What they differ by is the border's doing: the
+   outer part of a photo may well change more than the rest by itself.
+   After transfers at one scale without any smoothing, as in Gatys et al. 2016.
    Style is what is left of the style loss under the encoder itself; judged, under one for all.
 4. Inversion: PSNR of 8 photos from 60 steps on one layer, for 3 layers, dB.
 5. Transfers with default settings, as a sheet for the eyes.
@@ -55,7 +58,7 @@ SMOOTH_STYLES = ("sample:marbling", "sample:inkwash", "sample:stainedglass")
 
 RETRIEVAL = tuple(f"relu{block}_1" for block in range(1, 6))
 INVERSION = ("relu2_1", "relu3_1", "relu4_1")
-BLOCK, BORDER = 32, 16  # px
+BLOCK, BORDER, MARGIN = 32, 16, 64  # px
 
 BARE: dict[str, Any] = {
     "scales": 1,
@@ -170,14 +173,17 @@ def artefacts(subject: Subject, given: argparse.Namespace) -> Row:
     rows: list[Row] = []
     for photo in _photos(given, flat=True)[: given.pairs]:
         for style in SMOOTH_STYLES[: given.styles]:
-            image = _transfer(photo, style, subject, given, **BARE).image
             painting = _painting(style, given.size)
+            image = _transfer(photo, painting, subject, given, **BARE).image
+            larger = _transfer(_continued(photo), painting, subject, given, **BARE, size="full")
+            inside = larger.image.pixels[MARGIN:-MARGIN, MARGIN:-MARGIN]
             before, after = (_luminance(picture) for picture in (photo, image))
             rows.append(
                 {
                     "ripple": ripple(after, flat_blocks(before)),
                     "style's own": ripple(_luminance(painting)),
                     "border": border(photo.pixels, image.pixels),
+                    "without one": border(photo.pixels, inside),
                     "style": style_distance(own, image, painting),
                     "judged": style_distance(judge, image, painting),
                 }
@@ -253,11 +259,20 @@ def _painting(style: str, size: int) -> Picture:
 
 
 def _transfer(
-    photo: Picture, style: str, subject: Subject, given: argparse.Namespace, **options: Any
+    photo: Picture,
+    style: str | Picture,
+    subject: Subject,
+    given: argparse.Namespace,
+    **options: Any,
 ) -> impasto.Result:
-    return impasto.transfer(
-        photo, style, size=given.size, steps=given.steps, **subject.options, **options
-    )
+    options = {"size": given.size, **options}
+    return impasto.transfer(photo, style, steps=given.steps, **subject.options, **options)
+
+
+def _continued(photo: Picture) -> Picture:
+    """The photo with a margin that continues it as a mirror."""
+    edges = ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
+    return Picture(np.pad(photo.pixels, edges, mode="symmetric"))
 
 
 def _photos(given: argparse.Namespace, flat: bool = False) -> list[Picture]:

@@ -465,7 +465,7 @@ def test_half_strength_is_the_default(run: Program) -> None:
         ("--tv-weight", "2.5", 2.5),
         ("--content-layers", "relu2_2=1,relu3_1=0.5", {"relu2_2": 1.0, "relu3_1": 0.5}),
         ("--style-layers", "relu1_1 = 1, relu2_1", {"relu1_1": 1.0, "relu2_1": 1.0}),
-        ("--pooling", "avg", "avg"),
+        ("--pooling", "max", "max"),
         ("--padding", "zero", "zero"),
         ("--optimizer", "adam", "adam"),
         ("--init", "noise", "noise"),

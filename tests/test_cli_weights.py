@@ -67,7 +67,7 @@ def rows(run: Program) -> dict[str, str]:
 def test_list_names_every_network_with_its_terms(run: Program) -> None:
     found = rows(run)
     assert list(found) == [*weights.bundled(), *CLASSICS, "What"]
-    assert re.fullmatch(r"here, 3.5 MB +the first perceptual encoder +MIT.*", found["slim-v0"])
+    assert re.fullmatch(r"here, 3.5 MB +the network that looks +MIT.*", found["slim-1"])
     for name, classic in CLASSICS.items():
         assert found[name].startswith(f"not here, {classic.megabytes} MB")
         assert classic.about in found[name]
@@ -191,7 +191,7 @@ def test_ctrl_c_keeps_what_has_come(
 
 
 def test_verify_looks_at_all_that_is_here(run: Program, server: Mirror) -> None:
-    assert "slim-v0 is sound" in run.good("weights", "verify").out
+    assert "slim-1 is sound" in run.good("weights", "verify").out
     run.good("weights", "fetch", "vgg19", "-q")
     lines = run.good("weights", "verify").out.splitlines()
     assert [line.partition(" is sound: ")[0] for line in lines] == [*weights.bundled(), "vgg19"]
@@ -204,7 +204,7 @@ def test_verify_finds_what_is_broken(run: Program, server: Mirror) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     done = run("weights", "verify")
     assert done.code == 2
-    assert "slim-v0 is sound" in done.out
+    assert "slim-1 is sound" in done.out
     assert "vgg19" not in done.out
     for words in (str(path), "damaged", "impasto weights fetch vgg19"):
         assert words in done.complaint
@@ -217,15 +217,15 @@ def test_verify_of_a_broken_bundled_network(
 ) -> None:
     shutil.copytree(weights.MODELS, tmp_path / "models")
     monkeypatch.setattr(weights, "MODELS", tmp_path / "models")
-    (tmp_path / "models" / "slim-v0.safetensors").write_bytes(b"")
-    assert "install impasto again" in run.bad("weights", "verify", "slim-v0")
+    (tmp_path / "models" / "slim-1.safetensors").write_bytes(b"")
+    assert "install impasto again" in run.bad("weights", "verify", "slim-1")
 
 
 def test_a_file_called_like_ours_is_not_taken_for_ours(run: Program) -> None:
-    shutil.copy(weights.weights_path("slim"), run.folder / "slim-v0.safetensors")
-    told = run.bad("weights", "verify", "./slim-v0.safetensors")
-    assert "nothing is known to check slim-v0.safetensors against" in told
-    assert "comes with" not in run.good("weights", "fetch", "./slim-v0.safetensors").out
+    shutil.copy(weights.weights_path("slim"), run.folder / "slim-1.safetensors")
+    told = run.bad("weights", "verify", "./slim-1.safetensors")
+    assert "nothing is known to check slim-1.safetensors against" in told
+    assert "comes with" not in run.good("weights", "fetch", "./slim-1.safetensors").out
 
 
 @pytest.mark.parametrize("command", ["verify", "path"])

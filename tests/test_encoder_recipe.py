@@ -19,16 +19,18 @@ from torch import Tensor
 
 import pictures
 from impasto.encoder import Encoder, Plan
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, SettingsError
+from impasto.foreign import Weights
 from impasto.settings import Padding, Pooling
 from impasto.trainer import Length, Moment
 from impasto.weights import load_weights
-from training import classifier, datasets
+from training import blend, classifier, datasets
 from training import encoder as recipe
 
 GOLDEN = Path(__file__).with_name("golden") / "encoder_recipe.json"
 CLASSES, EACH = 4, 6
 SMALL = "8,8,M,12,M,16"
+NONE = datasets.Pictures(np.empty((0, 64, 64, 3), np.uint8), np.empty(0, np.int64))
 
 
 def draw_data(folder: Path) -> Path:
@@ -295,6 +297,52 @@ def regenerate() -> None:
         recipe.main(flags(data, Path(folder) / "run"))
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(json.dumps(trace(Path(folder) / "run"), indent=1) + "\n", "utf-8")
+
+
+# --- Blending -------------------------------------------------------------------------------------
+
+
+def test_a_blend_is_the_mean_of_weights_and_normalised(data: Path, tmp_path: Path) -> None:
+    recipe.main(flags(data, tmp_path / "first"))
+    first = tmp_path / "first" / "encoder.safetensors"
+    more = ("--warm-start", str(first), "--seed", "1")
+    recipe.main(flags(data, tmp_path / "second", *more))
+    second = tmp_path / "second" / "encoder.safetensors"
+    out = tmp_path / "blend.safetensors"
+    blend.main(["--data", str(data), "--out", str(out), f"{first}:0.25", f"{second}:0.75"])
+    made, a, b = (load_weights(path) for path in (out, first, second))
+    for name, tensor in made.tensors.items():
+        mean = 0.25 * a.tensors[name] + 0.75 * b.tensors[name]
+        factor = float((tensor * mean).sum() / mean.square().sum())  # normalising is one factor
+        if name.endswith("weight"):
+            assert torch.allclose(tensor, factor * mean, rtol=0.02, atol=0.005), name
+    assert made.metadata["blend"] == "0.25 encoder.safetensors, 0.75 encoder.safetensors"
+    assert made.metadata["pooling"] == "avg"
+    x = torch.cat(recipe.calibration(datasets.style_pictures(data, tmp_path / "cache"), NONE))
+    features = Encoder.load(out, pooling="avg")(x, Plan.parse(SMALL).layers)
+    for layer, found in features.items():
+        assert found.mean() == pytest.approx(1, rel=0.02), layer
+
+
+def test_a_blend_of_one_is_the_file_itself(data: Path, tmp_path: Path) -> None:
+    recipe.main(flags(data, tmp_path / "run"))
+    path, out = tmp_path / "run" / "encoder.safetensors", tmp_path / "out.safetensors"
+    blend.main(["--data", str(data), "--out", str(out), f"{path}:1"])
+    made, given = load_weights(out).tensors, load_weights(path).tensors
+    for name in given:
+        assert torch.allclose(made[name], given[name], rtol=5e-3, atol=1e-3), name
+
+
+def test_a_blend_refuses_what_does_not_fit() -> None:
+    one = Weights({"conv1_1.weight": torch.ones(2, 3, 3, 3)}, {})
+    other = Weights({"conv1_1.weight": torch.ones(4, 3, 3, 3)}, {})
+    with pytest.raises(SettingsError, match="add up to 1"):
+        blend.blend([(one, 0.5), (one, 0.6)])
+    with pytest.raises(SettingsError, match=r"conv1_1\.weight is not of one shape"):
+        blend.blend([(one, 0.5), (other, 0.5)])
+    with pytest.raises(SettingsError, match="write FILE:SHARE"):
+        blend.parse("file")
+    assert blend.parse("a:b.safetensors:0.8") == (Path("a:b.safetensors"), 0.8)
 
 
 if __name__ == "__main__":

@@ -390,7 +390,7 @@ def objective(content: Array, style: Array, settings: TransferSettings) -> Calla
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-@pytest.mark.parametrize(("init", "fall"), [("content", 0.6), ("noise", 0.4), ("style", 0.9)])
+@pytest.mark.parametrize(("init", "fall"), [("content", 0.6), ("noise", 0.4), ("style", 0.95)])
 def test_loss_falls(init: str, fall: float, optimizer: Any, folder: Folder) -> None:
     result = impasto.transfer(
         Picture(folder.photo),

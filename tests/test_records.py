@@ -24,7 +24,7 @@ def record(**changes: Any) -> dict[str, Any]:
     picture = Picture(photo(), source="photo.png", sha256="c" * 64)
     style = Picture(painting(), source="style.png", sha256="d" * 64)
     inputs = [describe_input("content", picture), describe_input("style", style, weight=2.0)]
-    made = make_record("transfer", {"steps": 3, "layers": ("a", "b")}, inputs, ("slim-v0", "e"))
+    made = make_record("transfer", {"steps": 3, "layers": ("a", "b")}, inputs, ("slim-1", "e"))
     return made | changes
 
 
@@ -71,7 +71,7 @@ def test_record_says_what_made_it() -> None:
     made = record()
     assert made["record"] == RECORD_VERSION
     assert made["job"] == "transfer"
-    assert made["encoder"] == {"name": "slim-v0", "sha256": "e"}
+    assert made["encoder"] == {"name": "slim-1", "sha256": "e"}
     assert made["versions"]["impasto"] == __version__
     assert made["versions"].keys() == {"impasto", "torch", "numpy", "python"}
     assert [entry["role"] for entry in made["inputs"]] == ["content", "style"]
@@ -104,7 +104,7 @@ def test_same_request_minds() -> None:
         {"job": "texture"},
         {"settings": record()["settings"] | {"steps": 4}},
         {"settings": {"steps": 3}},
-        {"encoder": {"name": "slim-v0", "sha256": "f"}},
+        {"encoder": {"name": "slim-1", "sha256": "f"}},
         {"inputs": inputs[:1]},
         {"inputs": inputs[::-1]},
         {"inputs": [inputs[0], inputs[1] | {"weight": 3.0}]},

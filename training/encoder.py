@@ -1,4 +1,4 @@
-"""The recipe of the encoder `slim-1`: a small VGG-shaped classifier whose features serve style.
+"""The recipe of our encoder: a small VGG-shaped classifier whose features serve style.
 
     python -m training.encoder --data FOLDER --out RUN [--warm-start FILE] [--resume]
 

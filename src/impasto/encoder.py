@@ -104,7 +104,8 @@ class Encoder:
         weights: `conv1_1.weight (C, 3, 3, 3)`, `conv1_1.bias (C,)`, ... for every convolution.
         name: what to call it in records and messages.
         sha256: of the weight file, for records; empty where there is none.
-        pooling: `max` (as trained) or `avg` (Gatys et al. 2015, section "Methods").
+        pooling: `max`, as VGG was trained, or `avg`, as ours was, and as Gatys et al. 2015
+            (section "Methods") use VGG.
         padding: how each convolution continues the picture beyond its border. `zero` is what
             the networks were trained with and draws a faint frame into optimised pictures.
         device: where the convolutions run.
@@ -148,17 +149,26 @@ class Encoder:
         cls,
         name: str | Path = "slim",
         *,
-        pooling: Pooling = "max",
+        pooling: Pooling | None = None,
         padding: Padding = "replicate",
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "Encoder":
         """The encoder of this name (`slim`, `vgg19`, ...), or of this file; see `load_weights`.
 
+        Args:
+            name: the name or the path.
+            pooling: `max` or `avg`; None for what the file says it was trained with, or `max`.
+            padding: as for the class.
+            device: where the convolutions run.
+            dtype: in which precision they run.
+
         Raises:
             WeightsError: there is no such encoder, or its file is broken.
         """
         file = load_weights(name)
+        if pooling is None:
+            pooling = "avg" if file.metadata.get("pooling") == "avg" else "max"
         try:
             text = file.metadata["plan"]
             plan = Plan.parse(text, mean=file.triple("mean"), std=file.triple("std"))

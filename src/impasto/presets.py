@@ -117,6 +117,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             ours=frozenset({"memory"}),
             slim={
                 "padding": "replicate",
+                "pooling": "avg",
                 "style_layers": "relu1_2=0.2,relu2_2=0.2,relu3_2=0.2,relu4_2=0.2,relu5_1=0.2",
                 "style_weight": 3e5,
                 "tv_weight": 1e-4,
@@ -179,6 +180,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             jobs={"transfer": {"init": "content"}},
             slim={
                 "padding": "replicate",
+                "pooling": "avg",
                 "content_layers": "relu5_1",
                 "content_weight": 1.0,
                 "style_weight": 100.0,
@@ -204,7 +206,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             },
             jobs={"transfer": {"init": "content"}},
             ours=_UNSAID,
-            slim={"padding": "replicate", "style_weight": 2e8},
+            slim={"padding": "replicate", "pooling": "avg", "style_weight": 2e8},
         ),
     }
 )

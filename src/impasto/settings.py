@@ -42,7 +42,7 @@ MAX_SIDE: Final = 65_535
 
 
 CONTENT_LAYERS: Final[Layers] = MappingProxyType({"relu3_2": 1.0, "relu4_2": 1.0})
-STYLE_WEIGHT: Final = 30.0
+STYLE_WEIGHT: Final = 15.0
 STYLE_LAYERS: Final[Layers] = MappingProxyType(
     {"relu1_1": 2.0, "relu1_2": 2.0}
     | {f"relu{block}_{i}": 1.0 for block in (2, 3, 4) for i in (1, 2)}
@@ -71,7 +71,7 @@ class Settings:
         beta2: decay of Adam's second moment.
         epsilon: of Adam, in loss per unit of `pixel_range`.
         encoder: the name of a network or the path of a weight file.
-        pooling: `max` or `avg`.
+        pooling: `avg`, as our network was trained, or `max`.
         padding: how the network continues the picture beyond its border: `zero`, `replicate`
             or `reflect`.
         normalize: what the losses are divided by; see `impasto.losses`.
@@ -102,7 +102,7 @@ class Settings:
     beta2: float = 0.99
     epsilon: float = 1e-12
     encoder: str = "slim"
-    pooling: Pooling = "max"
+    pooling: Pooling = "avg"
     padding: Padding = "replicate"
     normalize: Normalization = "relative"
     pixel_range: int = 1
