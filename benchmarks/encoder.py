@@ -3,8 +3,10 @@
     python benchmarks/encoder.py --data FOLDER [--candidates FILE ...] [--only 2,3] [--sheets OUT]
 
 FOLDER is that of training/README.md. Each encoder is used with the pooling that its file names, or
-max pooling where it names none, and with zero padding where `--padding zero` asks for it. Random
-weights are normalised like the others. The measures, by number:
+max pooling where it names none, and likewise with its padding or zeros. Random weights are
+normalised like the others. An earlier network can be compared with `--baseline FILE`; the
+repository's history has those that have left the package. Measure 1 reads Tiny-ImageNet in mosaics,
+3 to 5 take photos of `photos/imagenet-samples`. The measures, by number:
 
 1. Tiny-ImageNet top-1 of a linear classifier on the mean of the last layer, fitted alike for all.
 2. Style retrieval: of the pictures in training/heldout.txt, the share whose left half finds its own
@@ -62,6 +64,7 @@ BLOCK, BORDER, MARGIN = 32, 16, 64  # px
 
 BARE: dict[str, Any] = {
     "scales": 1,
+    "style_weight": 30.0,
     "style_layers": ",".join(RETRIEVAL),
     "content_layers": "relu4_2",
     "tv_weight": 0.0,
@@ -168,14 +171,15 @@ def retrieval(subject: Subject, given: argparse.Namespace) -> Row:
 
 def artefacts(subject: Subject, given: argparse.Namespace) -> Row:
     """Ripple and border of transfers at one scale, without smoothing: the encoder on its own."""
-    judge = Encoder.load(given.judge, pooling="max")
+    judge = Encoder.load(given.judge)
+    bare = {**BARE, "precision": str(given.dtype).removeprefix("torch.")}
     own = subject.load(torch.float32)
     rows: list[Row] = []
     for photo in _photos(given, flat=True)[: given.pairs]:
         for style in SMOOTH_STYLES[: given.styles]:
             painting = _painting(style, given.size)
-            image = _transfer(photo, painting, subject, given, **BARE).image
-            larger = _transfer(_continued(photo), painting, subject, given, **BARE, size="full")
+            image = _transfer(photo, painting, subject, given, **bare).image
+            larger = _transfer(_continued(photo), painting, subject, given, **bare, size="full")
             inside = larger.image.pixels[MARGIN:-MARGIN, MARGIN:-MARGIN]
             before, after = (_luminance(picture) for picture in (photo, image))
             rows.append(

@@ -340,6 +340,9 @@ def test_a_blend_refuses_what_does_not_fit() -> None:
         blend.blend([(one, 0.5), (one, 0.6)])
     with pytest.raises(SettingsError, match=r"conv1_1\.weight is not of one shape"):
         blend.blend([(one, 0.5), (other, 0.5)])
+    named = [Weights(one.tensors, dict.fromkeys(blend.KEPT, pool)) for pool in ("avg", "max")]
+    with pytest.raises(SettingsError, match="agree on plan, and it is avg, max"):
+        blend.blend([(weights, 0.5) for weights in named])
     with pytest.raises(SettingsError, match="write FILE:SHARE"):
         blend.parse("file")
     assert blend.parse("a:b.safetensors:0.8") == (Path("a:b.safetensors"), 0.8)

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+
 from impasto.encoder import Plan
-from impasto.errors import SettingsError
+from impasto.errors import ImpastoError, SettingsError
 from impasto.files import atomic_path
 from impasto.foreign import Weights, write_weights
 from impasto.weights import load_weights
@@ -24,33 +26,47 @@ from training.datasets import style_pictures, tiny_imagenet
 from training.encoder import calibration
 
 KEPT = ("plan", "mean", "std", "pooling", "padding")
-"""What the blend takes over from the first file."""
+"""What all files have to agree on, where they name it; the blend takes it over."""
 
 
 def blend(parts: Sequence[tuple[Weights, float]]) -> Weights:
     """The weighted mean of weights that have the same names and shapes.
 
     Raises:
-        SettingsError: they differ in shape, or the shares do not add up to 1.
+        SettingsError: they differ in shape or in what `KEPT` names, or the shares do not add up
+            to 1.
     """
     first = parts[0][0]
     if abs(sum(share for _, share in parts) - 1) > 1e-6:
         raise SettingsError("the shares of a blend add up to 1")
+    for weights, _ in parts:
+        for name in first.tensors.keys() | weights.tensors.keys():
+            if _shape(weights, name) != _shape(first, name):
+                raise SettingsError(f"{name} is not of one shape in all files")
+    metadata = {}
+    for key in KEPT:
+        named = {weights.metadata[key] for weights, _ in parts if key in weights.metadata}
+        if len(named) != 1:
+            told = ", ".join(sorted(named)) or "not named by any"
+            raise SettingsError(f"the files have to agree on {key}, and it is {told}")
+        metadata[key] = named.pop()
     tensors = {}
     for name, tensor in first.tensors.items():
-        found = [weights.tensors.get(name) for weights, _ in parts]
-        if any(other is None or other.shape != tensor.shape for other in found):
-            raise SettingsError(f"{name} is not of one shape in all files")
-        shares = [share for _, share in parts]
-        pairs = zip(found, shares, strict=True)
-        tensors[name] = sum(share * other.float() for other, share in pairs if other is not None)
-    metadata = {key: first.metadata[key] for key in KEPT if key in first.metadata}
-    return Weights(tensors, metadata)  # type: ignore[arg-type]
+        total = torch.zeros_like(tensor, dtype=torch.float32)
+        for weights, share in parts:
+            total += share * weights.tensors[name].float()
+        tensors[name] = total
+    return Weights(tensors, metadata)
+
+
+def _shape(weights: Weights, name: str) -> tuple[int, ...] | None:
+    tensor = weights.tensors.get(name)
+    return None if tensor is None else tuple(tensor.shape)
 
 
 def parse(text: str) -> tuple[Path, float]:
     """A file and its share, written `FILE:0.8`."""
-    match = re.fullmatch(r"(.+):(\d*\.?\d+)", text)
+    match = re.fullmatch(r"(.+):(\d+\.?\d*|\.\d+)", text)
     if not match:
         raise SettingsError(f"cannot understand {text!r}; write FILE:SHARE")
     return Path(match[1]), float(match[2])
@@ -64,24 +80,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--cache", type=Path, help="folder of decoded pictures")
     given = parser.parse_args(arguments)
-    named = [parse(text) for text in given.files]
+    try:
+        _blend_files([parse(text) for text in given.files], given.data, given.cache, given.out)
+    except ImpastoError as error:
+        parser.error(str(error))
+
+
+def _blend_files(
+    named: Sequence[tuple[Path, float]], data: Path, cache: Path | None, out: Path
+) -> None:
     loaded = [(load_weights(path), share) for path, share in named]
-    mixed = blend([(Weights(dict(w.tensors), dict(w.metadata)), share) for w, share in loaded])
+    mixed = blend([(Weights(file.tensors, file.metadata), share) for file, share in loaded])
+    metadata = dict(mixed.metadata)
+    mean, std = (loaded[0][0].triple(name) for name in ("mean", "std"))
+    plan = Plan.parse(metadata["plan"], mean=mean, std=std)
     with TemporaryDirectory() as folder:
-        cache = given.cache or Path(folder)
-        photos = calibration(
-            style_pictures(given.data, cache), tiny_imagenet(given.data, "val", cache)
-        )
-        metadata = dict(mixed.metadata)
-        pooling, padding = (
-            metadata.setdefault("pooling", "avg"),
-            metadata.setdefault("padding", "zero"),
-        )
-        plan = Plan.parse(metadata["plan"])
+        cache = cache or Path(folder)
+        pictures = style_pictures(data, cache)
+        if not len(pictures.labels):
+            pictures = tiny_imagenet(data, "val", cache)
+        photos = calibration(pictures, pictures)
+        pooling, padding = metadata["pooling"], metadata["padding"]
         tensors = normalise(mixed.tensors, plan, photos, pooling, padding)  # type: ignore[arg-type]
     metadata["blend"] = ", ".join(f"{share:g} {path.name}" for path, share in named)
     halves = {name: tensor.half() for name, tensor in tensors.items()}
-    with atomic_path(given.out) as temporary:
+    with atomic_path(out) as temporary:
         write_weights(temporary, Weights(halves, metadata))
 
 

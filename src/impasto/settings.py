@@ -71,7 +71,7 @@ class Settings:
         beta2: decay of Adam's second moment.
         epsilon: of Adam, in loss per unit of `pixel_range`.
         encoder: the name of a network or the path of a weight file.
-        pooling: `avg`, as our network was trained, or `max`.
+        pooling: `avg`, as our network was trained and Gatys et al. 2015 advise, or `max`.
         padding: how the network continues the picture beyond its border: `zero`, `replicate`
             or `reflect`.
         normalize: what the losses are divided by; see `impasto.losses`.

@@ -1,7 +1,7 @@
 """Weight files: where they lie, what they hold, and whether they are what they say.
 
 A weight file is a safetensors file with string metadata. Those in the package are versioned by name
-(`slim-v0.safetensors`, `slim-1.safetensors`, ...) and never overwritten; whatever was made with
+(`slim-1.safetensors`, `slim-2.safetensors`, ...) and never overwritten; whatever was made with
 one remembers its SHA-256. The classic networks are in `classics`, other programs' files in
 `foreign`. torch is imported when a file is read, not before.
 """
@@ -45,7 +45,7 @@ class WeightFile:
     """What a weight file holds.
 
     Attributes:
-        name: its file name without the suffix, such as `slim-v0`.
+        name: its file name without the suffix, such as `slim-1`.
         path: where it lies.
         sha256: of the bytes of the file given, 64 hex digits.
         tensors: the weights, as float32 on the CPU.
