@@ -142,7 +142,7 @@ def test_logs_means_over_the_steps_between(tmp_path: Path) -> None:
         return {"value": next(values)}
 
     loop = train({}, step, Length(5, 1, 3, 99), tmp_path, config={})
-    assert next(loop) == Report(0, 5, {}, 0.0, saved=True)
+    assert next(loop) == Report(0, 5, {}, 0.0, saved=True, regular=True)
     assert [(r.seen, r.metrics["value"]) for r in loop] == [(3, 3.0), (5, 6.0)]
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
-from impasto import cli_weights
+from impasto import cli_gan, cli_weights
 from impasto._version import __version__
 from impasto.errors import ImpastoError, one_line
 from impasto.files import os_reason
@@ -39,6 +39,7 @@ app = typer.Typer(
     epilog="A PICTURE is a file or sample:NAME; impasto transfer --help names the samples.",
 )
 app.add_typer(cli_weights.app, name="weights")
+app.add_typer(cli_gan.app, name="gan")
 
 
 class Flag(NamedTuple):

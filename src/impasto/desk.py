@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from impasto.batch import check_output
 from impasto.errors import ImpastoError, SettingsError
-from impasto.images import MAX_PIXELS, Picture, open_image
+from impasto.images import MAX_PIXELS, Picture
 from impasto.progress import Progress, Result, drive
 from impasto.records import read_settings
 from impasto.sources import Source, resolve
@@ -103,7 +103,7 @@ class Desk(ExitStack):
 
     def open(self, source: Source) -> Picture:
         """Reads a picture within the limit that was asked for."""
-        return open_image(source.path, max_pixels=self.max_pixels)
+        return source.open(max_pixels=self.max_pixels)
 
     @property
     def max_pixels(self) -> int:

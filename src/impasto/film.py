@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from impasto.files import StrPath
 
-__all__ = ["FILM_SUFFIXES", "Film", "no_other"]
+__all__ = ["FILM_SUFFIXES", "Film", "checked_suffix", "no_other", "write_frames"]
 
 FILM_SUFFIXES: Final = (".gif", ".webp", ".png", ".mp4")
 """What a film's name can end in; `.png` is an animated PNG."""
@@ -86,7 +86,7 @@ class Film:
         self.seconds = seconds
         self.rate = rate
         self.marked = marked
-        self._suffix = _checked_suffix(self.path)
+        self._suffix = checked_suffix(self.path)
         self._steps: frozenset[int] = frozenset()
         self._frames: list[Image.Image] = []
         self._shape = (0, 0)  # of the pictures, (W, H)
@@ -123,7 +123,7 @@ class Film:
             else:
                 notes.append("the film ends before the result, which has another shape")
         if frames:
-            self._write(frames, self._durations(len(frames)))
+            write_frames(self.path, frames, self._durations(len(frames)), marked=self.marked)
         return notes
 
     @staticmethod
@@ -156,28 +156,45 @@ class Film:
         durations[0], durations[-1] = FIRST_HOLD, LAST_HOLD
         return durations
 
-    def _write(self, frames: list[Image.Image], durations: list[int]) -> None:
-        failure = f"cannot write {self.path}"
-        if self._suffix == ".mp4":
-            with atomic_path(self.path) as temporary, explained(failure, "the encoder failed"):
-                _write_mp4(temporary, frames, durations, _MARK if self.marked else None)
-            return
-        options: dict[str, Any] = {"loop": 0, "duration": durations}
-        if self._suffix == ".webp":
-            options |= {"format": "WEBP", "quality": 80, "method": 4}
-        else:
-            frames = _indexed(frames)
-            options |= {"transparency": PALETTE}
-            # GIF: leave what was there; PNG: lay the frame over it.
-            gif = {"format": "GIF", "palette": frames[0].getpalette(), "disposal": 1}
-            png = {"format": "PNG", "disposal": 0, "blend": 1}
-            options |= gif if self._suffix == ".gif" else png
-        if self.marked:
-            options |= _mark(self._suffix)
-        buffer = io.BytesIO()
-        with explained(failure, "the encoder failed"):
-            frames[0].save(buffer, save_all=True, append_images=frames[1:], **options)
-        write_bytes_atomic(self.path, buffer.getvalue())
+
+def write_frames(
+    path: StrPath, frames: Sequence[Image.Image], durations: Sequence[int], *, marked: bool = True
+) -> None:
+    """Writes frames as an animation that loops, in one step.
+
+    Args:
+        path: the file; see `FILM_SUFFIXES`.
+        frames: RGB, all of one size, for MP4 of even sides.
+        durations: how long each stands, ms; whole 1/100 s, the longer ones multiples of the
+            shortest.
+        marked: whether the file says that it is ours, so that a later run may replace it.
+
+    Raises:
+        ImpastoError: the suffix is another, or the file cannot be written.
+    """
+    path, frames = Path(path), list(frames)
+    suffix = checked_suffix(path)
+    failure = f"cannot write {path}"
+    if suffix == ".mp4":
+        with atomic_path(path) as temporary, explained(failure, "the encoder failed"):
+            _write_mp4(temporary, frames, durations, _MARK if marked else None)
+        return
+    options: dict[str, Any] = {"loop": 0, "duration": list(durations)}
+    if suffix == ".webp":
+        options |= {"format": "WEBP", "quality": 80, "method": 4}
+    else:
+        frames = _indexed(frames)
+        options |= {"transparency": PALETTE}
+        # GIF: leave what was there; PNG: lay the frame over it.
+        gif = {"format": "GIF", "palette": frames[0].getpalette(), "disposal": 1}
+        png = {"format": "PNG", "disposal": 0, "blend": 1}
+        options |= gif if suffix == ".gif" else png
+    if marked:
+        options |= _mark(suffix)
+    buffer = io.BytesIO()
+    with explained(failure, "the encoder failed"):
+        frames[0].save(buffer, save_all=True, append_images=frames[1:], **options)
+    write_bytes_atomic(path, buffer.getvalue())
 
 
 def no_other(path: Path, mark: str) -> bool:
@@ -195,8 +212,12 @@ def no_other(path: Path, mark: str) -> bool:
         return not path.is_file()
 
 
-def _checked_suffix(path: Path) -> str:
-    """The suffix of a film that can be written here."""
+def checked_suffix(path: Path) -> str:
+    """The suffix of a film, in small letters.
+
+    Raises:
+        ImpastoError: a film cannot have it, or not here.
+    """
     suffix = path.suffix.lower()
     if suffix not in FILM_SUFFIXES:
         what = f"{path.suffix} is not a suffix a film can have" if suffix else "it has no suffix"

@@ -35,7 +35,7 @@ def as_picture(given: PictureLike) -> Picture:
         case Tensor():
             return Picture.from_tensor(given)
         case str():
-            return open_image(resolve(given).path)
+            return resolve(given).open()
         case PathLike():
             return open_image(given)
         case _:

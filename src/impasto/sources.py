@@ -1,22 +1,22 @@
 r"""Where pictures come from: one grammar for every place that takes one.
 
-    PICTURE = sample:NAME | FILE
+    PICTURE = sample:NAME | gan:RUN[?seed=N] | FILE
     STYLE   = PICTURE[:WEIGHT][@MASK]
 
-Only the prefixes named here are special. `X:\` is a drive, and a file that is really called
-`sample:x` is written `./sample:x`. In a STYLE, PICTURE is the longest prefix that resolves and
-whose whole rest matches `[:WEIGHT][@MASK]`, so that `photo@2x.png`, `a:0.5.jpg` and
-`C:\a.jpg:0.7@D:\m.png` all mean what they say.
+`gan:` paints a picture with what `impasto gan train` has learnt. Only the prefixes named here are
+special. `X:\` is a drive, and a file that is really called `sample:x` is written `./sample:x`. In a
+STYLE, PICTURE is the longest prefix that resolves and whose whole rest matches `[:WEIGHT][@MASK]`,
+so that `photo@2x.png`, `a:0.5.jpg` and `C:\a.jpg:0.7@D:\m.png` all mean what they say.
 """
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from impasto.errors import ImageError, ImpastoError, SettingsError
-from impasto.images import pictures_in
+from impasto.images import MAX_PIXELS, Picture, open_image, pictures_in
 
 __all__ = ["SAMPLES", "Source", "StyleSource", "find_photos", "parse_style", "resolve", "samples"]
 
@@ -32,16 +32,31 @@ class Source:
 
     Attributes:
         text: as the user wrote it.
-        path: the file to read.
+        path: the file to read; of a generated picture, the run or the generator's file.
+        seed: of a generated picture; None for a file.
     """
 
     text: str
     path: Path
+    seed: int | None = None
 
     @property
     def stem(self) -> str:
         """The name for a result made from it: `photo` of `holiday/photo.jpg`."""
         return self.path.stem
+
+    def open(self, *, max_pixels: int = MAX_PIXELS) -> Picture:
+        """The picture: read, or painted.
+
+        Raises:
+            ImpastoError: it cannot be.
+        """
+        if self.seed is None:
+            return open_image(self.path, max_pixels=max_pixels)
+        from impasto.gan.generator import Generator  # brings torch
+
+        painted = Picture.from_tensor(Generator.load(self.path).sample(1, seed=self.seed))
+        return replace(painted, source=self.text)
 
 
 @dataclass(frozen=True)
@@ -69,14 +84,29 @@ def resolve(text: str) -> Source:
         if name not in samples():
             raise ImageError(f"there is no sample {name!r}; there are {', '.join(samples())}")
         return Source(text, samples()[name])
-    path = Path(text)
+    seed = None
+    name = text
+    if text.startswith("gan:"):
+        name, seed = _generated(text.removeprefix("gan:"))
+    path = Path(name)
     try:
         exists = path.exists()
     except (OSError, ValueError):  # a name that the system does not allow
         exists = False
     if not text or not exists:
         raise ImageError(f"cannot read {text}: no such file")
-    return Source(text, path)
+    return Source(text, path, seed)
+
+
+def _generated(text: str) -> tuple[str, int]:
+    """The run and the seed of `RUN?seed=7`; without a seed it is 0."""
+    run, mark, rest = text.rpartition("?")
+    if not mark:
+        return text, 0
+    match = re.fullmatch(r"seed=(\d{1,18})", rest, re.ASCII)
+    if not match:
+        raise SettingsError(f"cannot understand gan:{text}; write gan:RUN?seed=7")
+    return run, int(match[1])
 
 
 def parse_style(text: str) -> StyleSource:
@@ -99,6 +129,8 @@ def parse_style(text: str) -> StyleSource:
         if not 0 < weight < 1e30:
             raise SettingsError(f"the weight in {text!r} has to be above 0 and below 1e30")
         return StyleSource(source, weight, Path(match["mask"]) if match["mask"] else None)
+    if text.startswith("gan:"):
+        raise ImageError(f"cannot read {text}: no such run; write gan:RUN?seed=7")
     if text.startswith("sample:"):
         raise ImageError(f"there is no sample in {text!r}; there are {', '.join(samples())}")
     raise ImageError(f"cannot read {text}: no such file, nor one with :WEIGHT or @MASK after it")
@@ -116,9 +148,9 @@ def find_photos(texts: Iterable[str], *, missing_too: bool = False) -> list[Sour
     """
     found: list[Source] = []
     for text in texts:
-        named = text.startswith("sample:") or not text
+        named = text.startswith(("sample:", "gan:")) or not text
         source = Source(text, Path(text)) if missing_too and not named else resolve(text)
-        if not source.path.is_dir():
+        if source.seed is not None or not source.path.is_dir():
             found.append(source)
             continue
         inside = pictures_in(source.path)

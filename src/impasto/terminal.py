@@ -21,7 +21,7 @@ from impasto.images import Picture, save_image
 from impasto.progress import Progress
 from impasto.records import RECORD_VERSION
 
-__all__ = ["PREVIEW_RECORD", "JsonLog", "Preview", "Reporter", "Snapshots"]
+__all__ = ["PREVIEW_RECORD", "JsonLog", "Preview", "Reporter", "Snapshots", "duration"]
 
 PREVIEW_EVERY = 1.5
 """Seconds between two previews."""
@@ -75,7 +75,7 @@ class Reporter:
         if progress.note:
             self.say(progress.note)
         w, h = progress.size
-        left = _duration(progress.seconds_left) + " left"
+        left = duration(progress.seconds_left) + " left"
         if progress.step == progress.steps:
             left = "finishing"
         state = (
@@ -240,7 +240,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`8 s`, `3:05 min` or `1:20 h`."""
     whole = round(seconds)
     if whole < 60:

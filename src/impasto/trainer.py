@@ -58,6 +58,8 @@ class Length:
         log_every: pictures between two lines of the log.
         save_every: pictures between two checkpoints; a save waits for the next line of the log.
         seed: of every random draw.
+        fixed: whether `total` is part of what the run is, because rates follow from it; a run
+            where nothing does may go on to another.
     """
 
     total: int
@@ -65,6 +67,7 @@ class Length:
     log_every: int
     save_every: int
     seed: int = 0
+    fixed: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ class Report:
             report of a run, which tells where it begins.
         seconds: spent so far, over all continuations, s.
         saved: whether this moment is in a checkpoint.
+        regular: whether that is one of those that every run of this length has: the first, the
+            last, and one every `length.save_every`; not one for having been stopped.
         notes: what a user should know, one line each.
     """
 
@@ -115,6 +120,7 @@ class Report:
     metrics: Mapping[str, float]
     seconds: float
     saved: bool = False
+    regular: bool = False
     notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
@@ -181,7 +187,9 @@ def train(
         notes = run.begin(resume)
         begin, before = time.monotonic(), run.seconds
         attempts = 0
-        yield Report(run.seen, length.total, {}, run.seconds, saved=True, notes=notes)
+        yield Report(
+            run.seen, length.total, {}, run.seconds, saved=True, regular=run.regular, notes=notes
+        )
 
         while run.seen < length.total:
             # 2. One batch.
@@ -213,11 +221,13 @@ def train(
             # 4. A line of the log, and a checkpoint if it is time.
             report = Report(run.seen, length.total, metrics, run.seconds)
             run.log(report)
+            due = finished or run.seen // length.save_every > run.logged // length.save_every
+            run.logged = run.seen
             stopping = world.agree(stop())
-            if finished or stopping or run.seen - run.saved >= length.save_every:
-                run.save()
+            if due or stopping:
+                run.save(regular=due)
                 attempts = 0
-                report = dataclasses.replace(report, saved=True)
+                report = dataclasses.replace(report, saved=True, regular=due)
             try:
                 yield report
             except GeneratorExit:
@@ -236,6 +246,8 @@ class _Run:
         parts, folder, identity, world: as in `train`.
         seen, seconds: so far.
         saved: how many pictures the newest checkpoint has seen.
+        regular: whether that is one of those that every such run has.
+        logged: how many pictures had been seen at the last line of the log.
     """
 
     parts: Mapping[str, Part]
@@ -245,6 +257,8 @@ class _Run:
     seen: int = 0
     seconds: float = 0.0
     saved: int = 0
+    regular: bool = True
+    logged: int = 0
     _sums: dict[str, Tensor | float] = field(default_factory=dict)
     _steps: int = 0
 
@@ -281,7 +295,7 @@ class _Run:
             self._take_on(unpack(data))
         if self.world.first:
             if not checkpoints(self.folder):
-                self.save()
+                self.save(regular=True)
             _cut_log(self.folder / LOG, self.seen)
         return notes
 
@@ -299,12 +313,13 @@ class _Run:
             part.load_state_dict(state["parts"][name])
         self.seen = self.saved = state["seen"]
         self.seconds = state["seconds"]
+        self.regular, self.logged = state["regular"], state["logged"]
         self._sums, self._steps = state["sums"], state["steps"]
 
     def _check(self, theirs: Mapping[str, Any]) -> None:
         """That the configuration of the run in the folder is ours."""
         ours = json.loads(json.dumps(self.identity))
-        for key in ours.keys() | theirs.keys():
+        for key in sorted(ours.keys() | theirs.keys()):
             there, here = theirs.get(key), ours.get(key)
             if there != here:
                 raise RunError(
@@ -347,9 +362,9 @@ class _Run:
         except OSError as error:
             raise ImpastoError(f"cannot write {path}: {os_reason(error)}") from error
 
-    def save(self) -> None:
+    def save(self, *, regular: bool = False) -> None:
         """Writes a checkpoint."""
-        self.saved = self.seen
+        self.saved, self.regular = self.seen, regular
         if self.world.first:
             write_newest(self.folder, self.seen, self._state())
 
@@ -360,13 +375,16 @@ class _Run:
             "seconds": self.seconds,
             "sums": self._sums,
             "steps": self._steps,
+            "logged": self.logged,
+            "regular": self.regular,
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
         }
 
 
 def _identity(length: Length) -> dict[str, Any]:
     """What of a run's length must not change on the way."""
-    return {name: getattr(length, name) for name in ("total", "batch", "log_every", "seed")}
+    names = ("total",) * length.fixed + ("batch", "log_every", "seed")
+    return {name: getattr(length, name) for name in names}
 
 
 def _tensors(state: Any) -> Iterator[Tensor]:

@@ -1,0 +1,1 @@
+"""Networks that paint from noise: how they are made, trained and judged."""

@@ -1,0 +1,299 @@
+"""A training run: the loop, and what each snapshot leaves in the run's folder.
+
+    RUN/
+      checkpoint-*.safetensors   the newest two; everything that is needed to go on
+      best.safetensors           the checkpoint with the best KID
+      log.jsonl                  losses and the discriminator's outputs, one line every few steps
+      scores.jsonl               scores of every snapshot
+      snapshots/                 grids of fixed latents, real beside generated
+      curves.png                 log and scores as curves, if matplotlib is installed
+      film.webp, neighbours.png  at the end
+
+The checkpoint is written first. What a killed run has not drawn or scored is done when it goes on.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from PIL import Image
+
+from impasto.compute import choose_device, choose_dtype
+from impasto.errors import SettingsError
+from impasto.files import write_bytes_atomic, write_text_atomic
+from impasto.film import write_frames
+from impasto.gan import sheets
+from impasto.gan.generator import BEST, Generator
+from impasto.gan.pictures import Pictures
+from impasto.gan.recipe import GanRecipe
+from impasto.gan.scores import Judge
+from impasto.gan.settings import GanSettings, ScoreSettings
+from impasto.images import open_image, save_image
+from impasto.parallel import ALONE, World
+from impasto.trainer import LOG, Length, Report, train
+
+__all__ = ["GanProgress", "train_gan"]
+
+SCORES: Final = "scores.jsonl"
+SNAPSHOTS: Final = "snapshots"
+GRID: Final = 64
+"""Pictures in a grid."""
+
+LOG_STEPS: Final = 10
+"""Steps from one line of the log to the next."""
+
+COLLAPSED: Final = 0.1
+"""The generated pictures differ from each other by less than this share of what real ones do."""
+
+WINDOW: Final = 20
+"""Lines of the log over which the pace is taken."""
+
+
+@dataclass(frozen=True)
+class GanProgress:
+    """How a training goes.
+
+    Attributes:
+        seen, total: pictures so far, and in all.
+        metrics: means since the last report; see the log.
+        rate: pictures per second, lately; 0 while it is not known.
+        notes: what a user should know, one line each.
+        scores: of the snapshot that has just been taken, if there was one.
+        files: what has been written for it.
+    """
+
+    seen: int
+    total: int
+    metrics: Mapping[str, float]
+    rate: float
+    notes: tuple[str, ...] = ()
+    scores: Mapping[str, Any] | None = None
+    files: tuple[Path, ...] = ()
+
+    @property
+    def done(self) -> float:
+        """The share of the run that is behind, 0 to 1."""
+        return min(1.0, self.seen / self.total)
+
+    @property
+    def seconds_left(self) -> float:
+        """At this pace; infinite while that is not known, s."""
+        return max(0, self.total - self.seen) / self.rate if self.rate else math.inf
+
+
+def train_gan(
+    pictures: Pictures,
+    settings: GanSettings,
+    folder: Path,
+    *,
+    resume: bool = False,
+    world: World = ALONE,
+    stop: Callable[[], bool] = lambda: False,
+    scoring: ScoreSettings | None = ScoreSettings(),  # noqa: B008 — frozen
+) -> Iterator[GanProgress]:
+    """Trains a GAN until it has seen `settings.images` pictures.
+
+    Args:
+        pictures: what it learns from, and what is held out.
+        settings: what it is.
+        folder: of the run; see the module. A run that is there is only gone on with if `resume`.
+        resume: whether to go on.
+        world: the processes that train together; only the first draws and scores.
+        stop: asked after every step: whether to save and end here.
+        scoring: how snapshots are scored; None for no scores.
+
+    Yields:
+        `GanProgress`, at the beginning, after every line of the log, and at the end.
+
+    Raises:
+        ImpastoError: as `impasto.trainer.train`.
+    """
+    device = world.device if world.device.type == "cuda" else choose_device(settings.device)
+    dtype = choose_dtype(device, settings.precision)
+    recipe = GanRecipe(settings, pictures, device, world)
+    batch = settings.batch
+    length = Length(
+        settings.images,
+        batch,
+        LOG_STEPS * batch,
+        settings.snapshot_every,
+        settings.seed,
+        fixed=False,
+    )
+    reports = train(
+        recipe.parts,
+        recipe.step,
+        length,
+        folder,
+        config={**settings.record(), "pictures": pictures.key},
+        resume=resume,
+        device=device,
+        dtype=dtype,
+        world=world,
+        stop=stop,
+        tame=recipe.pace.slow_down,
+    )
+    album = _Album(folder, recipe, pictures, scoring) if world.first else None
+    pace = _Pace()
+    for report in reports:
+        notes = report.notes + _collapse(report)
+        files: list[Path] = []
+        scores: Mapping[str, Any] | None = None
+        if album and report.regular:
+            files, scores, more = album.add(report, finished=report.seen >= settings.images)
+            notes += more
+        rate = pace(report)
+        yield GanProgress(
+            report.seen, report.total, report.metrics, rate, notes, scores, tuple(files)
+        )
+
+
+class _Pace:
+    """Pictures per second over the last lines of the log, without the time for snapshots."""
+
+    def __init__(self) -> None:
+        self._last: list[tuple[int, float]] = []
+
+    def __call__(self, report: Report) -> float:
+        self._last = [*self._last[-WINDOW:], (report.seen, report.seconds)]
+        (seen, seconds), (now, then) = self._last[0], self._last[-1]
+        return (now - seen) / (then - seconds) if then > seconds and now > seen else 0.0
+
+
+def _collapse(report: Report) -> tuple[str, ...]:
+    """A warning if all generated pictures are alike."""
+    spread = report.metrics.get("spread", 1.0)
+    if spread >= COLLAPSED:
+        return ()
+    return (
+        f"warning: after {report.seen} pictures all that it paints looks alike ({spread:.0%} of "
+        "the real ones' variety); try --augment all, another --loss or a smaller --lr",
+    )
+
+
+class _Album:
+    """What a run's folder shows of its snapshots."""
+
+    def __init__(
+        self, folder: Path, recipe: GanRecipe, pictures: Pictures, scoring: ScoreSettings | None
+    ) -> None:
+        self.folder, self.recipe, self.pictures, self.scoring = folder, recipe, pictures, scoring
+        self._judge: Judge | None = None
+
+    def add(
+        self, report: Report, *, finished: bool
+    ) -> tuple[list[Path], Mapping[str, Any] | None, tuple[str, ...]]:
+        """Draws and scores a snapshot, unless that was done; at the end, film and neighbours."""
+        home = self.folder / SNAPSHOTS
+        home.mkdir(exist_ok=True)
+        made = home / f"{report.seen:012}-grid.png"
+        lines = sheets.read_lines(self.folder / SCORES)
+        files: list[Path] = []
+        scores: Mapping[str, Any] | None = None
+        scores = next((line for line in lines if line["images"] == report.seen), None)
+        fresh = not made.exists()
+        generator = self._generator(report.seen)
+        if fresh:
+            self._forget(report.seen)
+            painted = sheets.tiles(generator.sample(GRID, seed=self.recipe.settings.seed))
+            save_image(sheets.grid(painted), made)
+            real = self._training(16)
+            sheets.beside(real, painted[:16], home / f"{report.seen:012}-beside.png")
+            files.append(made)
+        notes: tuple[str, ...] = ()
+        if self.scoring and scores is None and report.seen:
+            try:
+                scores = self._score(generator, report.seen, lines)
+            except SettingsError as error:  # a handful of paintings can be learnt, and not judged
+                self.scoring = None
+                notes = (f"no scores: {error}",)
+        if sheets.has_matplotlib() and report.seen:
+            log = sheets.read_lines(self.folder / LOG)
+            sheets.curves(log, sheets.read_lines(self.folder / SCORES), self.folder / "curves.png")
+        if finished:
+            files += self._finish(generator)
+        return files, scores, notes
+
+    def _generator(self, seen: int) -> Generator:
+        settings = self.recipe.settings
+        net = self.recipe.painter
+        from impasto.gan.recipe import make_generator
+
+        copy = make_generator(settings)
+        copy.load_state_dict({k: v.float().cpu() for k, v in net.state_dict().items()})
+        return Generator(copy, {"images": seen, **settings.record()}, self.recipe.device)
+
+    def _training(self, count: int) -> list[Any]:
+        """Some training pictures, evenly spread."""
+        total = len(self.pictures.train)
+        chosen = torch.linspace(0, total - 1, min(count, total)).round().long()
+        x = self.pictures.batch(chosen)
+        return sheets.tiles((x + 1) / 2)
+
+    def _forget(self, seen: int) -> None:
+        """Removes what a run that went back has drawn of times to come."""
+        for path in (self.folder / SNAPSHOTS).glob("*.png"):
+            number = path.name.split("-")[0]
+            if number.isdecimal() and int(number) > seen:
+                path.unlink(missing_ok=True)
+
+    def _score(
+        self, generator: Generator, seen: int, lines: list[dict[str, Any]]
+    ) -> Mapping[str, Any]:
+        assert self.scoring is not None
+        if self._judge is None:
+            crops, painting = self.pictures.reference(self.scoring.real)
+            self._judge = Judge(crops, painting)
+        painted = generator.sample(self.scoring.generated, seed=self.scoring.seed + 1)
+        found = self._judge.score(painted, seed=self.scoring.seed).record()
+        line = {"images": seen, **found}
+        lines = [*(line for line in lines if line["images"] < seen), line]
+        write_text_atomic(self.folder / SCORES, "".join(json.dumps(line) + "\n" for line in lines))
+        if found["kid"] <= min(line["kid"] for line in lines):
+            newest = self.folder / f"checkpoint-{seen:012}.safetensors"
+            write_bytes_atomic(self.folder / BEST, newest.read_bytes())
+        return line
+
+    def _finish(self, generator: Generator) -> list[Path]:
+        """The film of the grid, and the nearest training pictures of some samples."""
+        grids = sorted((self.folder / SNAPSHOTS).glob("*-grid.png"))
+        frames: list[Image.Image] = [sheets.frame(open_image(path)) for path in grids]
+        film = self.folder / "film.webp"
+        write_frames(film, frames, [200] * (len(frames) - 1) + [2000])
+        files = [film]
+        if self.scoring and self._judge is not None:
+            files.append(self._neighbours(generator))
+        return files
+
+    def _neighbours(self, generator: Generator, count: int = 8, near: int = 4) -> Path:
+        from impasto.gan.scores import nearest
+
+        assert self._judge is not None
+        painted = generator.sample(count, seed=self.recipe.settings.seed)
+        every = torch.arange(len(self.pictures.train))
+        judge = self._judge
+
+        def seen(mirrored: bool) -> torch.Tensor:
+            parts = []
+            for chosen in torch.split(every, 256):
+                x = (self.pictures.batch(chosen) + 1) / 2
+                parts.append(judge.features(x.flip(-1) if mirrored else x))
+            return torch.cat(parts)
+
+        known = torch.cat((seen(False), seen(True)))
+        found, _ = nearest(judge.features(painted), known, near)
+        total = len(every)
+        rows = []
+        for row in found.tolist():
+            pictures = []
+            for index in row:
+                x = (self.pictures.batch(torch.tensor([index % total])) + 1) / 2
+                pictures.append(sheets.tiles(x.flip(-1) if index >= total else x)[0])
+            rows.append(pictures)
+        path = self.folder / "neighbours.png"
+        sheets.neighbours(sheets.tiles(painted), rows, path)
+        return path
