@@ -149,15 +149,15 @@ def tutorial_losses(pictures: Pictures, settings: GanSettings, steps: int) -> li
 
         discriminator.zero_grad()
         on_real = F.binary_cross_entropy(torch.sigmoid(discriminator(real)), ones)
-        on_real.backward()
+        on_real.backward()  # type: ignore[no-untyped-call]
         fake = generator(torch.randn(settings.batch, settings.latent).double())
         on_fake = F.binary_cross_entropy(torch.sigmoid(discriminator(fake.detach())), zeros)
-        on_fake.backward()
+        on_fake.backward()  # type: ignore[no-untyped-call]
         adam[1].step()
 
         generator.zero_grad()
         deceived = F.binary_cross_entropy(torch.sigmoid(discriminator(fake)), ones)
-        deceived.backward()
+        deceived.backward()  # type: ignore[no-untyped-call]
         adam[0].step()
         losses.append([on_real.item() + on_fake.item(), deceived.item()])
     return losses
@@ -182,7 +182,7 @@ def test_the_first_steps_are_those_of_the_tutorial(paintings: Pictures) -> None:
 def test_every_loss_trains_and_repeats_itself(
     paintings: Pictures, tmp_path: Path, loss: str, augment: tuple[str, ...]
 ) -> None:
-    options = {"loss": loss, "augment": augment, "ema": 40, "images": 88}
+    options: dict[str, Any] = {"loss": loss, "augment": augment, "ema": 40, "images": 88}
     run(paintings, tmp_path / "a", **options)
     run(paintings, tmp_path / "b", **options)
     assert_same(tmp_path / "a", tmp_path / "b")
