@@ -378,7 +378,7 @@ def test_network_and_styles_are_loaded_once(run: Program, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(impasto.jobs.transfer.Painter, "__init__", count_painter)
     monkeypatch.setattr(impasto.Encoder, "load", count_network)
-    monkeypatch.setattr("impasto.desk.open_image", count_picture)
+    monkeypatch.setattr("impasto.sources.open_image", count_picture)
     run.good(*BATCH)
     assert counts["painters"] == 1
     assert counts["networks"] in (1, 2)  # the second in float32, where the first is not
