@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
@@ -160,20 +160,33 @@ def synchronise_norms(module: nn.Module, world: World) -> nn.Module:
     return module
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; so is its gradient, as often as it is differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        summed: Tensor = _Sum.apply(gradients[0])  # type: ignore[no-untyped-call]
+        return summed
+
+
 class _SharedBatchNorm(nn.BatchNorm2d):
     """Batch norm (Ioffe & Szegedy 2015) over the batches of all processes."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce
-
         count = x.numel() // x.shape[1] * dist.get_world_size()
         with _gone():
-            total = all_reduce(x.sum((0, 2, 3)))  # type: ignore[no-untyped-call]
+            total = _Sum.apply(x.sum((0, 2, 3)))  # type: ignore[no-untyped-call]
             mean = total / count
             centred = x - mean.view(1, -1, 1, 1)
-            squares = all_reduce(centred.square().sum((0, 2, 3)))  # type: ignore[no-untyped-call]
+            squares = _Sum.apply(centred.square().sum((0, 2, 3)))  # type: ignore[no-untyped-call]
         variance = squares / count
         with torch.no_grad():
             assert self.running_mean is not None
