@@ -193,8 +193,8 @@ class _Album:
         made = home / f"{report.seen:012}-grid.png"
         lines = sheets.read_lines(self.folder / SCORES)
         files: list[Path] = []
-        scores: Mapping[str, Any] | None = None
-        scores = next((line for line in lines if line["images"] == report.seen), None)
+        done = [line for line in lines if line["images"] == report.seen]
+        scores: Mapping[str, Any] | None = done[0] if done else None
         fresh = not made.exists()
         generator = self._generator(report.seen)
         if fresh:
