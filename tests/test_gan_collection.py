@@ -102,9 +102,7 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_nothing_here_needs_torch() -> None:
-    code = (
-        "import sys, impasto.gan.collection, impasto.gan.pictures; sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys, impasto.gan.cache; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

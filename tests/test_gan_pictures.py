@@ -18,17 +18,10 @@ from PIL import Image
 import pictures
 from impasto.errors import ImageError, ImpastoError, SettingsError
 from impasto.files import lock
-from impasto.gan import pictures as module
+from impasto.gan import cache as module
+from impasto.gan.cache import Progress, prepare, reference_squares
 from impasto.gan.collection import find, look
-from impasto.gan.pictures import (
-    Pictures,
-    Progress,
-    Views,
-    all_squares,
-    boxes,
-    hold_out,
-    prepare,
-)
+from impasto.gan.pictures import Box, Pictures, Views, boxes, closer, hold_out
 
 VIEWS = Views(32)
 
@@ -246,8 +239,9 @@ def test_two_copies_are_one_painting(tmp_path: Path, cache: Path) -> None:
 
 
 def test_the_share_is_checked(cache: Path) -> None:
-    with pytest.raises(SettingsError, match="held_out is 1"):
-        drive(prepare([], VIEWS, cache=cache, held_out=1))
+    for share in (0, 1.5):
+        with pytest.raises(SettingsError, match=f"held_out is {share}"):
+            drive(prepare([], VIEWS, cache=cache, held_out=share))
 
 
 # --- the cache ------------------------------------------------------------------------------------
@@ -291,10 +285,11 @@ def test_another_setting_makes_another_folder(folder: Path, cache: Path) -> None
             (Views(32, tile=True), {}),
             (VIEWS, {"seed": 1}),
             (VIEWS, {"held_out": 0.3}),
+            (VIEWS, {"least_held": 30}),
             (VIEWS, {"max_pixels": 10_000}),
         )
     }
-    assert len(keys) == 8
+    assert len(keys) == 9
     assert leftovers(cache) == sorted(keys)
 
 
@@ -585,9 +580,62 @@ def test_a_reference_without_room_has_each_square_once(folder: Path, cache: Path
     assert len(made.reference(1)[0]) == 1
 
 
-def test_all_squares_of_folders(folder: Path, cache: Path) -> None:
-    squares, painting = all_squares([folder], 48, 100, cache=cache)
+def test_what_is_held_out_is_seen_often_enough(folder: Path, cache: Path) -> None:
+    plain, more = get(folder, cache, held_out=0.4), get(folder, cache, held_out=0.4, least_held=50)
+    assert np.array_equal(more.train, plain.train)
+    copies = -(-50 // len(plain.held))
+    assert np.array_equal(more.held_painting, np.repeat(plain.held_painting, copies))
+    assert np.array_equal(more.held[::copies], plain.held)
+    for place, square in enumerate(plain.held):
+        seen = more.held[place * copies : (place + 1) * copies]
+        assert len({one.tobytes() for one in seen}) >= copies - 3
+        others = np.delete(plain.held, place, axis=0)
+        for one in seen:
+            nearest_other = min(distance(one, other) for other in others)
+            assert distance(one, square) < nearest_other
+    assert len(more.reference(50)[0]) == 50
+
+
+def distance(a: pictures.Array, b: pictures.Array) -> float:
+    return float(np.abs(a.astype(float) - b).mean())
+
+
+def test_closer_squares_lie_within_and_are_little_smaller() -> None:
+    box = Box(10, 20, 100)
+    cut = closer(box, 300, 1)
+    assert cut == closer(box, 300, 1) != closer(box, 300, 2)
+    sides = [side for _, _, side in cut]
+    assert 87 <= min(sides) <= 88
+    assert max(sides) == 100
+    assert all(left >= 10 and left + side <= 110 for left, _, side in cut)
+    assert all(top >= 20 and top + side <= 120 for _, top, side in cut)
+    assert closer(Box(0, 0, 1), 1, 0) == [Box(0, 0, 1)]
+
+
+def test_a_picture_that_changes_before_its_second_look_is_an_error(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+
+    def change(path: Path, **options: Any) -> Any:
+        looks.append(path)
+        if len(looks) == 13:
+            pictures.save(path, scene(seed=300))
+        return look(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "look", change)
+        with pytest.raises(ImpastoError, match="was changed while it was read"):
+            get(folder, cache, least_held=100)
+    assert leftovers(cache) == []
+
+
+def test_the_reference_of_folders_has_all_that_is_in_them(folder: Path, cache: Path) -> None:
+    squares, painting = reference_squares([folder], 48, 12, cache=cache)
     assert sorted(painting.tolist()) == list(range(12))
     originals = {pictures.load(path)[:, 6:54].tobytes() for path in folder.iterdir()}
     assert {square.tobytes() for square in squares} == originals
-    assert len(all_squares([folder], 48, 5, cache=cache)[0]) == 5
+    assert len(reference_squares([folder], 48, 5, cache=cache)[0]) == 5
+    many, painting = reference_squares([folder], 48, 100, cache=cache)
+    assert many.shape == (100, 48, 48, 3)
+    assert set(painting.tolist()) == set(range(12))

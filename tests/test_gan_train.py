@@ -21,16 +21,18 @@ from torch import Tensor, nn
 import pictures as drawn
 from impasto.checkpoints import checkpoints, newest, unpack
 from impasto.errors import ImageError, RunError, SettingsError, WeightsError
+from impasto.gan.cache import prepare
 from impasto.gan.generator import BEST, Generator, load_run
 from impasto.gan.networks import Discriminator, GeneratorNet, count_parameters
-from impasto.gan.pictures import Pictures, Views, prepare
+from impasto.gan.pictures import Pictures, Views
 from impasto.gan.recipe import GanRecipe, latents
 from impasto.gan.run import GanProgress, train_gan
 from impasto.gan.settings import GanSettings, ScoreSettings, make_gan_settings
 from impasto.images import Picture, open_image
 from impasto.inputs import as_picture
+from impasto.seeds import derive_seed
 from impasto.sources import parse_style, resolve
-from impasto.trainer import Length, Moment, derive_seed
+from impasto.trainer import Length, Moment
 
 TINY: dict[str, Any] = {
     "size": 32, "batch": 8, "width": 4, "latent": 8, "images": 160, "snapshot_every": 80,

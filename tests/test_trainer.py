@@ -16,10 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from impasto.average import Average
 from impasto.checkpoints import checkpoints, load_checkpoint, newest, save_checkpoint, unpack
 from impasto.errors import ImpastoError, RunError
 from impasto.files import lock
-from impasto.trainer import Average, Length, Moment, Part, Report, Shuffle, derive_seed, train
+from impasto.seeds import derive_seed
+from impasto.shuffle import Shuffle
+from impasto.trainer import Length, Moment, Part, Report, train
 
 BATCH = 4
 

@@ -32,13 +32,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from impasto.average import Average
 from impasto.compute import choose_device, choose_dtype, keep_memory
 from impasto.encoder import Plan
 from impasto.files import atomic_path
 from impasto.foreign import Weights, write_weights
 from impasto.losses import gram_matrix
 from impasto.settings import Padding, Pooling, Precision
-from impasto.trainer import Average, Length, Moment, Part, Shuffle, train
+from impasto.shuffle import Shuffle
+from impasto.trainer import Length, Moment, Part, train
 from impasto.weights import load_weights
 from training.classifier import Classifier, fold, normalise, statistics_kept, warm_start
 from training.datasets import SIDE, Pictures, style_pictures, tiny_imagenet

@@ -10,9 +10,7 @@ random draw from the run's seed and the pictures seen, which `step` gets as a `M
 no state of a random generator or of a data loader that could be lost.
 """
 
-import copy
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -23,14 +21,15 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from impasto.checkpoints import checkpoints, newest, pack, unpack, write_newest
 from impasto.errors import ImpastoError, RunError
 from impasto.files import lock, os_reason, write_text_atomic
 from impasto.parallel import ALONE, World
+from impasto.seeds import derive_seed
 
-__all__ = ["Average", "Length", "Moment", "Part", "Report", "Shuffle", "derive_seed", "train"]
+__all__ = ["Length", "Moment", "Part", "Report", "train"]
 
 LOG: Final = "log.jsonl"
 
@@ -412,72 +411,3 @@ def _cut_log(path: Path, seen: int) -> None:
         except ValueError:
             break
     write_text_atomic(path, "".join(kept))
-
-
-class Average:
-    """An exponential moving average of a module's weights and buffers.
-
-    The weights that are worth keeping of a run whose rate is not at its end (Polyak & Juditsky
-    1992; as used for generators, Karras et al. 2018, section 3).
-
-    Attributes:
-        module: a copy of the module, in evaluation mode, that holds the average.
-
-    Args:
-        module: what to average.
-        half_life: after so many pictures the old average counts half.
-    """
-
-    def __init__(self, module: nn.Module, half_life: float) -> None:
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
-        self.half_life = half_life
-
-    @torch.no_grad()
-    def update(self, module: nn.Module, pictures: int) -> None:
-        """Takes the module in as it is after another so many pictures."""
-        share = 1 - 0.5 ** (pictures / self.half_life)
-        theirs = module.state_dict()
-        for name, mine in self.module.state_dict().items():
-            if mine.is_floating_point():
-                mine.lerp_(theirs[name], share)
-            else:
-                mine.copy_(theirs[name])
-
-    def state_dict(self) -> dict[str, Any]:
-        """The average."""
-        return self.module.state_dict()
-
-    def load_state_dict(self, state: Any, /) -> None:
-        """Takes an average on."""
-        self.module.load_state_dict(state)
-
-
-class Shuffle:
-    """The order in which pictures are seen: every pass a new one, none twice within a pass.
-
-    Args:
-        count: how many pictures there are.
-        seed: of the orders.
-    """
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.count = count
-        self.seed = seed
-        self._pass, self._order = -1, torch.empty(0, dtype=torch.long)
-
-    def indices(self, seen: int, batch: int) -> Tensor:
-        """Which pictures come after `seen` of them: `(batch,)`, int64."""
-        number, place = divmod(seen, self.count)
-        if number != self._pass:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "pass", number))
-            self._pass, self._order = number, torch.randperm(self.count, generator=generator)
-        taken = self._order[place : place + batch]
-        if len(taken) == batch:
-            return taken
-        return torch.cat((taken, self.indices(seen + len(taken), batch - len(taken))))
-
-
-def derive_seed(*what: object) -> int:
-    """A seed in [0, 2⁶³) that follows from these values, and looks unlike that of any others."""
-    text = "/".join(map(str, what))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.batch import is_folder
 from impasto.errors import ImpastoError, RunError, SettingsError, one_line
-from impasto.gan.settings import GanSettings, make_gan_settings
+from impasto.gan.settings import GanSettings, ScoreSettings, make_gan_settings
 from impasto.images import check_output_path, open_image, save_image
 from impasto.terminal import Reporter, duration
 
@@ -199,8 +199,9 @@ def _prepared(
     folders: Sequence[str], settings: GanSettings, cache: str | None, bar: _Bar
 ) -> "Pictures":
     """The pictures, decoded once."""
+    from impasto.gan.cache import prepare
     from impasto.gan.collection import find
-    from impasto.gan.pictures import Views, prepare
+    from impasto.gan.pictures import Views
 
     paths = find(folders)
     views = Views(settings.size, settings.crop, settings.tile, settings.crops)
@@ -210,6 +211,7 @@ def _prepared(
         cache=Path(cache) if cache else None,
         seed=settings.seed,
         held_out=settings.held_out,
+        least_held=ScoreSettings().real,
     )
     while True:
         try:
@@ -453,15 +455,15 @@ def run_score(
     """`impasto gan score`."""
     if not 10 <= count <= 50_000:
         raise SettingsError(f"-n is {count}; it is a number from 10 to 50000")
+    from impasto.gan.cache import reference_squares
     from impasto.gan.generator import Generator
-    from impasto.gan.pictures import all_squares
     from impasto.gan.scores import Judge
 
     generator = Generator.load(run, device=_device(device))
     with _Bar(quiet) as bar:
         bar.show("reading", 0.0, f"{len(folders)} folders")
-        crops, painting = all_squares(
-            folders, generator.side, 1000, cache=Path(cache) if cache else None
+        crops, painting = reference_squares(
+            folders, generator.side, ScoreSettings().real, cache=Path(cache) if cache else None
         )
         bar.show("looking", 0.3, "real pictures")
         judge = Judge(crops, painting)

@@ -7,13 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from impasto.average import Average
 from impasto.gan.augment import augment, draw
 from impasto.gan.losses import LOSSES, gradient_penalty, zero_centred_penalty
 from impasto.gan.networks import Discriminator, GeneratorNet
 from impasto.gan.pictures import Pictures
 from impasto.gan.settings import GanSettings
 from impasto.parallel import ALONE, World, synchronise_norms
-from impasto.trainer import Average, Moment, Part, Shuffle, derive_seed
+from impasto.seeds import derive_seed
+from impasto.shuffle import Shuffle
+from impasto.trainer import Moment, Part
 
 __all__ = ["GanRecipe", "Pace", "latents", "make_discriminator", "make_generator"]
 
