@@ -24,6 +24,7 @@ from impasto.gan.collection import (
     survey,
     thumbnails,
 )
+from impasto.gan.pictures import Views, boxes
 
 
 def report(*paths: Path) -> Report:
@@ -311,7 +312,7 @@ def test_a_sheet_shows_whole_pictures_in_rows(tmp_path: Path) -> None:
     ]
     torn = tmp_path / "torn.png"
     torn.write_bytes(b"")
-    sheet = thumbnails([torn, *paths], count=10)
+    sheet = thumbnails(report(torn, *paths), count=10)
     pitch = collection.SHEET_CELL + 12
     assert sheet.size == (8 * pitch + 12, 2 * pitch + 12)
     middle = 12 + collection.SHEET_CELL // 2
@@ -320,8 +321,21 @@ def test_a_sheet_shows_whole_pictures_in_rows(tmp_path: Path) -> None:
     assert sheet.pixels[middle + pitch, middle].tolist() == [80, 0, 0]
     assert sheet.pixels[middle - 40, middle].tolist() == [255, 255, 255]
     assert thumbnails(report(*paths), count=2).size == (2 * pitch + 12, pitch + 12)
+    gone = report(*paths)
+    paths[3].unlink()
+    assert thumbnails(gone, count=9).size == (8 * pitch + 12, pitch + 12)
     with pytest.raises(ImageError, match="no picture to show"):
-        thumbnails([torn])
+        thumbnails(report(torn))
+
+
+def test_a_sheet_of_squares_shows_what_is_cut(tmp_path: Path) -> None:
+    scroll = np.zeros((64, 256, 3), np.uint8)
+    scroll[:, :, 0] = np.arange(256) // 64 * 60
+    path = pictures.save(tmp_path / "scroll.png", scroll)
+    views = Views(32, tile=True)
+    sheet = thumbnails(report(path), lambda size: boxes(size, views, 0))
+    middles = [12 + 80 + i * (collection.SHEET_CELL + 12) for i in range(4)]
+    assert sheet.pixels[12 + 80, middles, 0].tolist() == [0, 60, 120, 180]
 
 
 def test_work_comes_back_in_order_and_stops_when_it_is_dropped() -> None:

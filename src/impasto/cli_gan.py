@@ -35,6 +35,10 @@ Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of e
 Device = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where to compute.")
 ]
+Megapixels = Annotated[
+    float | None,
+    typer.Option("--max-megapixels", metavar="N", help="Largest picture to read.", min=0.001),
+]
 Cache = Annotated[
     str | None,
     typer.Option("--cache", metavar="FOLDER", help="Where decoded pictures are kept."),
@@ -65,12 +69,14 @@ def data(
         bool, typer.Option("--tile", help="Count squares as train would cut them.")
     ] = False,
     crops: Annotated[int, _flag("--crops", "N", "Count N random squares per picture", 0)] = 0,
+    max_megapixels: Megapixels = None,
     quiet: Quiet = False,
 ) -> None:
     """Say what is in folders: how many pictures, their sizes, duplicates, what cannot be used."""
-    from impasto.gan.commands import run_data
+    from impasto.gan.commands_learn import run_data
 
-    options = {"size": size, "tile": tile, "crops": crops}
+    options: dict[str, Any] = {"size": size, "tile": tile, "crops": crops}
+    options["max_megapixels"] = max_megapixels or 0.0
     raise typer.Exit(run_data(folders, sheet, make_gan_settings(options), quiet))
 
 
@@ -119,6 +125,7 @@ def train(
         float | None,
         _flag("--held-out", "SHARE", "Paintings kept for scores only", DEFAULT.held_out),
     ] = None,
+    max_megapixels: Megapixels = None,
     latent: Annotated[
         int | None, _flag("--latent", "N", "Numbers in a latent vector", DEFAULT.latent)
     ] = None,
@@ -165,6 +172,7 @@ def train(
         "crop": crop,
         "flip": False if no_flip else None,
         "held_out": held_out,
+        "max_megapixels": max_megapixels,
         "latent": latent,
         "width": width,
         "seed": seed,
@@ -176,7 +184,7 @@ def train(
     given = {name: value for name, value in options.items() if value is not None}
     make_gan_settings(given)  # before torch's long import
     seconds = None if time is None else parse_time(time)
-    from impasto.gan.commands import run_train
+    from impasto.gan.commands_learn import run_train
 
     raise typer.Exit(
         run_train(
@@ -204,7 +212,7 @@ def sample(
     quiet: Quiet = False,
 ) -> None:
     """Paint new pictures: one sheet, or one file each in a folder (OUT ends in /)."""
-    from impasto.gan.commands import run_sample
+    from impasto.gan.commands_paint import run_sample
 
     raise typer.Exit(run_sample(run, out, count, seed, device, overwrite, quiet))
 
@@ -221,7 +229,7 @@ def walk(
     quiet: Quiet = False,
 ) -> None:
     """Film a smooth loop through the latents."""
-    from impasto.gan.commands import run_walk
+    from impasto.gan.commands_paint import run_walk
 
     raise typer.Exit(run_walk(run, out, seconds, stops, seed, device, overwrite, quiet))
 
@@ -231,11 +239,12 @@ def judge(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")],
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Pictures to judge.")],
     device: Device = "auto",
+    max_megapixels: Megapixels = None,
 ) -> None:
     """Say how real the run's discriminator takes pictures to be."""
-    from impasto.gan.commands import run_judge
+    from impasto.gan.commands_paint import run_judge
 
-    raise typer.Exit(run_judge(run, images, device))
+    raise typer.Exit(run_judge(run, images, device, max_megapixels))
 
 
 @app.command()
@@ -246,12 +255,13 @@ def score(
     seed: Seed = 0,
     device: Device = "auto",
     cache: Cache = None,
+    max_megapixels: Megapixels = None,
     quiet: Quiet = False,
 ) -> None:
     """Score a generator against paintings: KID, density and coverage on our own features."""
-    from impasto.gan.commands import run_score
+    from impasto.gan.commands_paint import run_score
 
-    raise typer.Exit(run_score(run, folders, count, seed, device, cache, quiet))
+    raise typer.Exit(run_score(run, folders, count, seed, device, cache, max_megapixels, quiet))
 
 
 @app.command()
@@ -265,6 +275,6 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write the generator and its card as one file for others."""
-    from impasto.gan.commands import run_export
+    from impasto.gan.commands_paint import run_export
 
     raise typer.Exit(run_export(run, out, newest, overwrite, quiet))

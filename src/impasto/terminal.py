@@ -38,10 +38,12 @@ class Reporter:
 
     Args:
         quiet: whether to tell nothing but errors.
+        every: seconds between two lines of progress when the output is no terminal.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, *, every: float = LINE_EVERY) -> None:
         self.quiet = quiet
+        self.every = every
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bars: Bars | None = None
         self._bar: TaskID | None = None
@@ -69,9 +71,7 @@ class Reporter:
 
     def __call__(self, progress: Progress) -> None:
         """Shows a step."""
-        if self._title:
-            self.say(self._title)
-            self._title = ""
+        self._say_title()
         if progress.note:
             self.say(progress.note)
         w, h = progress.size
@@ -82,11 +82,21 @@ class Reporter:
             f"step {progress.step}/{progress.steps} · scale {progress.scale}/{progress.scales} "
             f"({w}×{h}) · loss {progress.loss:.4g} · {left}"
         )
+        self.show(progress.done, state)
+
+    def show(self, done: float, state: str) -> None:
+        """Shows how far the job at hand is: a share of it, 0 to 1, and the same in words."""
+        self._say_title()
         if self._bars is not None and self._bar is not None:
-            self._bars.update(self._bar, completed=progress.done, state=state)
-        elif time.monotonic() - self._said >= LINE_EVERY:
+            self._bars.update(self._bar, completed=done, state=state)
+        elif time.monotonic() - self._said >= self.every:
             self._said = time.monotonic()
             self.say("  " + state)
+
+    def _say_title(self) -> None:
+        if self._title:
+            self.say(self._title)
+            self._title = ""
 
     def end(self) -> None:
         """The job at hand is over; the bar goes."""

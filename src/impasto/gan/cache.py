@@ -145,7 +145,12 @@ def prepare(
 
 
 def reference_squares(
-    folders: Sequence[StrPath], size: int, count: int, *, cache: StrPath | None = None
+    folders: Sequence[StrPath],
+    size: int,
+    count: int,
+    *,
+    cache: StrPath | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[Squares, Numbers]:
     """Squares of all pictures in folders, to compare generated ones with.
 
@@ -154,6 +159,7 @@ def reference_squares(
         size: Side of the squares, px.
         count: How many; see `least_held` of `prepare`.
         cache: As for `prepare`.
+        max_pixels: As for `prepare`.
 
     Returns:
         Pictures, uint8 (n, size, size, 3), and which painting each is of, (n,).
@@ -161,7 +167,14 @@ def reference_squares(
     Raises:
         ImpastoError: As for `prepare`.
     """
-    work = prepare(find(folders), Views(size), cache=cache, held_out=1, least_held=count)
+    work = prepare(
+        find(folders),
+        Views(size),
+        cache=cache,
+        held_out=1,
+        least_held=count,
+        max_pixels=max_pixels,
+    )
     while True:
         try:
             next(work)

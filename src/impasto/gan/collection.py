@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from impasto.files import StrPath
+    from impasto.gan.pictures import Box
 
 __all__ = [
     "MIN_SIDE",
@@ -153,6 +154,11 @@ class Report:
         """The smallest, the median and the largest short side of the pictures, px; 0 if none."""
         sides = sorted(min(one.size) for one in self.found)
         return (sides[0], sides[len(sides) // 2], sides[-1]) if sides else (0, 0, 0)
+
+    @property
+    def pixels(self) -> int:
+        """The pixels of the largest picture."""
+        return max((one.size[0] * one.size[1] for one in self.found), default=0)
 
     def lines(self) -> list[str]:
         """The report for a reader."""
@@ -376,26 +382,32 @@ def spread(count: int, total: int) -> NDArray[np.int64]:
     return places.round().astype(np.int64)
 
 
-def thumbnails(pictures: Report | Sequence[StrPath], count: int = 48) -> Picture:
-    """A sheet of pictures, evenly spread over all there are, each whole, in a cell of 160 px.
+def thumbnails(
+    report: Report, cut: Callable[[tuple[int, int]], Sequence[Box]] | None = None, count: int = 48
+) -> Picture:
+    """A sheet of pictures, evenly spread over all there are, each in a cell of 160 px.
 
     Args:
-        pictures: A report, or files; those that cannot be read are left out.
+        report: On the pictures; those that cannot be read any more are left out.
+        cut: Gives the squares of a picture of size (W, H), to show these; None to show it whole.
         count: The most that are shown.
 
     Raises:
         ImageError: There is none that can be shown.
     """
-    if isinstance(pictures, Report):
-        paths = [one.path for one in pictures.found]
-    else:
-        paths = [Path(path) for path in pictures]
+    parts: list[tuple[Path, Box | None]] = []
+    for one in report.found:
+        parts += [(one.path, box) for box in cut(one.size)] if cut else [(one.path, None)]
     cells = []
-    for place in spread(count, len(paths)).tolist():
+    for place in spread(count, len(parts)).tolist():
+        path, box = parts[place]
         try:
-            image = open_image(paths[place]).over_white().pil()
+            image = open_image(path, max_pixels=max(report.pixels, 1)).over_white().pil()
         except ImageError:
             continue
+        if box:
+            left, top, side = box
+            image = image.crop((left, top, left + side, top + side))
         fitted = ImageOps.pad(image, (SHEET_CELL, SHEET_CELL), color="white")
         cells.append(Picture(np.array(fitted)))
     if not cells:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 from impasto.errors import SettingsError
+from impasto.images import MAX_PIXELS
 from impasto.settings import DeviceName, Precision
 
 __all__ = [
@@ -104,6 +105,7 @@ class GanSettings:
         tile: whether large pictures and scrolls are cut into squares.
         crops: squares per picture at several scales, by chance; 0 for none.
         held_out: share of the paintings that is only used for scores.
+        max_megapixels: the largest picture to read; 0 for the limit of `impasto.images`.
         snapshot_every: pictures between two snapshots.
         seed: of every random draw.
         device: where to compute.
@@ -126,6 +128,7 @@ class GanSettings:
     tile: bool = False
     crops: int = 0
     held_out: float = 0.2
+    max_megapixels: float = 0.0
     snapshot_every: int = 10_000
     seed: int = 0
     device: DeviceName = "auto"
@@ -158,7 +161,16 @@ class GanSettings:
             raise SettingsError(f"lr is {self.lr!r}; it is a number above 0 and below 1")
         if not 0.01 <= self.held_out <= 0.9:
             raise SettingsError(f"held_out is {self.held_out!r}; it is a share from 0.01 to 0.9")
+        if not 0 <= self.max_megapixels < math.inf:
+            raise SettingsError(
+                f"max_megapixels is {self.max_megapixels!r}; it is a number above 0"
+            )
         check_augment(self.augment)
+
+    @property
+    def max_pixels(self) -> int:
+        """The most pixels of a picture."""
+        return round(self.max_megapixels * 1e6) or MAX_PIXELS
 
     @property
     def recipe(self) -> LossRecipe:

@@ -1,0 +1,275 @@
+"""What `impasto gan data` and `train` do with their arguments: check, run, report, save."""
+
+import dataclasses
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from impasto.desk import DONE, INTERRUPTED
+from impasto.errors import SettingsError
+from impasto.gan.settings import GanSettings, ScoreSettings, make_gan_settings
+from impasto.images import check_output_path, save_image
+from impasto.terminal import Reporter, duration
+
+if TYPE_CHECKING:
+    from impasto.gan.pictures import Pictures
+    from impasto.gan.run import GanProgress
+
+__all__ = ["run_data", "run_train"]
+
+LINE_EVERY: Final = 10.0
+"""Seconds between two lines of progress when the output is no terminal."""
+
+
+def run_data(folders: Sequence[str], sheet: str | None, settings: GanSettings, quiet: bool) -> int:
+    """`impasto gan data`."""
+    from impasto.gan.collection import Report, find, survey, thumbnails
+    from impasto.gan.pictures import Box, Views, boxes
+
+    if sheet is not None:
+        check_output_path(sheet)
+    views = Views(settings.size, settings.crop, settings.tile, settings.crops)
+
+    def cut(size: tuple[int, int]) -> list[Box]:
+        return boxes(size, views, settings.seed)
+
+    paths = find(folders)
+    report: Report | None = None
+    with Reporter(quiet) as reporter:
+        reporter.begin("reading")
+        for number, found in enumerate(survey(paths, max_pixels=settings.max_pixels), 1):
+            if isinstance(found, Report):
+                report = found
+            else:
+                reporter.show(number / len(paths), f"{number} of {len(paths)}")
+    assert report is not None
+    lines = report.lines()
+    if report.found:
+        squares = sum(len(cut(one.size)) for one in report.found)
+        lines.append(f"squares of {settings.size} px for train: {squares:,}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    if sheet is not None:
+        cutting = settings.tile or settings.crops
+        save_image(thumbnails(report, cut if cutting else None), sheet)
+        sys.stdout.write(f"{sheet}\n")
+    return DONE
+
+
+# --- train ----------------------------------------------------------------------------------------
+
+
+def run_train(
+    folders: Sequence[str],
+    out: str,
+    options: dict[str, Any],
+    *,
+    passes: float | None,
+    seconds: float | None,
+    resume: bool,
+    dry_run: bool,
+    cache: str | None,
+    quiet: bool,
+) -> int:
+    """`impasto gan train`."""
+    began = time.monotonic()
+    if passes is not None and "images" in options:
+        raise SettingsError("--passes and --images are two ways to say the same; give one")
+    if passes is not None and not 0 < passes < 1e6:
+        raise SettingsError(f"--passes is {passes}; it is a number above 0")
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"{out} is a file; -o takes the folder of the run")
+
+    import torch
+
+    from impasto.compute import choose_device, keep_memory, threads
+    from impasto.gan.generator import load_run
+    from impasto.gan.run import train_gan
+    from impasto.parallel import join
+
+    if resume:
+        run = load_run(folder, best=False)
+        options = {**run.settings.identity(), **options}
+    settings = make_gan_settings(options)
+    keep_memory()
+    device = choose_device(settings.device)
+    with join(device) as world, Reporter(quiet or not world.first, every=LINE_EVERY) as reporter:
+        pictures = _prepared(folders, settings, cache, reporter)
+        if passes is not None:
+            images = max(settings.batch, round(passes * len(pictures.train)))
+            settings = make_gan_settings({**options, "images": images})
+        if dry_run:
+            if world.first:
+                _tell(settings, pictures)
+            return DONE
+        with _polite() as asked, threads(settings.threads):
+            late = _late(began, seconds)
+            steps = train_gan(
+                pictures,
+                settings,
+                folder,
+                resume=resume,
+                world=world,
+                stop=lambda: asked() or late(),
+            )
+            reporter.begin("learning")
+            last: GanProgress | None = None
+            for last in steps:
+                for note in last.notes:
+                    reporter.say(note)
+                if last.scores:
+                    reporter.say(_scored(last))
+                reporter.show(last.done, _state(last))
+        reporter.end()
+        assert last is not None
+        del torch
+        if asked():
+            reporter.say(f"stopped after {last.seen} pictures; --resume goes on")
+            return INTERRUPTED
+        if last.seen < last.total:
+            reporter.say(f"time is up after {last.seen} of {last.total} pictures; --resume goes on")
+        if world.first and not quiet:
+            sys.stdout.write(f"{out}\n")
+        return DONE
+
+
+def _prepared(
+    folders: Sequence[str], settings: GanSettings, cache: str | None, reporter: Reporter
+) -> "Pictures":
+    """The pictures, decoded once."""
+    from impasto.gan.cache import prepare
+    from impasto.gan.collection import find
+    from impasto.gan.pictures import Views
+
+    paths = find(folders)
+    views = Views(settings.size, settings.crop, settings.tile, settings.crops)
+    work = prepare(
+        paths,
+        views,
+        cache=Path(cache) if cache else None,
+        seed=settings.seed,
+        held_out=settings.held_out,
+        least_held=ScoreSettings().real,
+        max_pixels=settings.max_pixels,
+    )
+    reporter.begin("reading")
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as end:
+            pictures: Pictures = end.value
+            return pictures
+        reporter.show(step.done / step.total, f"{step.done} of {step.total}")
+
+
+def _state(progress: "GanProgress") -> str:
+    """A line of progress."""
+    parts = [f"{progress.seen:,} of {progress.total:,} pictures"]
+    if progress.rate:
+        parts.append(f"{progress.rate:.0f}/s")
+    names = {
+        "discriminator": "D",
+        "generator": "G",
+        "on_real": "D(real)",
+        "on_generated": "D(made)",
+    }
+    parts += [
+        f"{short} {progress.metrics[name]:.2f}"
+        for name, short in names.items()
+        if name in progress.metrics
+    ]
+    if math.isfinite(progress.seconds_left):
+        parts.append(f"{duration(progress.seconds_left)} left")
+    return " · ".join(parts)
+
+
+def _scored(progress: "GanProgress") -> str:
+    scores = progress.scores
+    assert scores is not None
+    return (
+        f"after {scores['images']:,} pictures: KID {scores['kid']:.3f} "
+        f"({scores['kid_low']:.3f} to {scores['kid_high']:.3f}), density {scores['density']:.2f}, "
+        f"coverage {scores['coverage']:.2f}"
+    )
+
+
+def _tell(settings: GanSettings, pictures: "Pictures") -> None:
+    """What `--dry-run` says: settings, sizes, memory, time."""
+    import torch
+
+    from impasto.compute import choose_device, choose_dtype
+    from impasto.gan.networks import count_parameters
+    from impasto.gan.recipe import GanRecipe
+    from impasto.trainer import Length, Moment
+
+    device = choose_device(settings.device)
+    recipe = GanRecipe(settings, pictures, device)
+    numbers = [count_parameters(net) for net in (recipe.generator, recipe.discriminator)]
+    length = Length(settings.images, settings.batch, settings.batch, settings.batch)
+    dtype = choose_dtype(device, settings.precision)
+    times = []
+    for step in range(3):
+        begin = time.perf_counter()
+        torch.manual_seed(step)
+        recipe.step(Moment(step * settings.batch, length, device, dtype))
+        times.append(time.perf_counter() - begin)
+    steps = math.ceil(settings.images / settings.batch)
+    lines = [f"{name} = {value}" for name, value in dataclasses.asdict(settings).items()]
+    lines += [f"{name} = {value}" for name, value in vars(settings.recipe).items()]
+    state = sum(numbers) * 4 * 3 + (numbers[0] * 4 if settings.ema else 0)
+    lines += [
+        f"pictures = {len(pictures.train)} to learn from, {len(pictures.held)} held out",
+        f"generator = {numbers[0]:,} parameters, discriminator = {numbers[1]:,}",
+        f"weights and optimisers = {state / 1e6:.0f} MB",
+        f"memory now = {_peak() / 1e6:.0f} MB",
+        f"steps = {steps:,}, about {duration(steps * min(times))} on {device} in "
+        f"{str(dtype).removeprefix('torch.')}",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _peak() -> int:
+    """The most memory that this process has had, bytes."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+def _late(began: float, seconds: float | None) -> Callable[[], bool]:
+    """Whether the time is up."""
+    return lambda: seconds is not None and time.monotonic() - began > seconds
+
+
+@contextmanager
+def _polite() -> Iterator[Callable[[], bool]]:
+    """While Ctrl-C, or a request to end, waits for the step at hand; a second one does not."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        del frame
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        if number == signal.SIGINT:
+            os.write(2, b"\nfinishing the step; again to stop at once\n")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
