@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import impasto
 from impasto import ImpastoError, Picture, Result
+from impasto.gan.generator import Generator
+from impasto.gan.networks import GeneratorNet
 from impasto.images import open_image, save_image
 from impasto.inputs import StyleLike
 from impasto.jobs.redo import plan_redo, redo
@@ -180,6 +183,33 @@ def refused(path: Path, **where: Any) -> str:
     text = str(caught.value)
     assert "\n" not in text
     return text
+
+
+def test_a_generated_style_is_painted_again(folder: Path) -> None:
+    export_generator(folder / "runs" / "g.safetensors", seed=0)
+    out = folder / "out.png"
+    style = f"gan:{folder}/runs/g.safetensors?seed=7"
+    impasto.transfer("photo.png", style, **SMALL).save(out)
+    record = read_settings(out)
+    assert record is not None
+    assert record["inputs"][1]["name"] == "gan:g.safetensors?seed=7"
+    with pytest.raises(ImpastoError, match=r"cannot find the style picture gan:g\.safetensors"):
+        redo(out)
+    again(out, styles=[style])
+    with pytest.raises(ImpastoError, match="is not the style picture"):
+        redo(out, styles=[style.replace("7", "8")])
+    shutil.move(folder / "runs" / "g.safetensors", folder)
+    again(out)
+    export_generator(folder / "g.safetensors", seed=1)
+    with pytest.raises(ImpastoError, match="is not the style picture"):
+        redo(out)
+
+
+def export_generator(path: Path, seed: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    torch.manual_seed(seed)
+    card = {"size": 32, "latent": 8, "width": 4}
+    Generator(GeneratorNet(32, 8, 4), card).export(path)
 
 
 def test_a_missing_input_is_named(folder: Path) -> None:

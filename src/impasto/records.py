@@ -32,9 +32,13 @@ RECORD_VERSION: Final = 1
 def describe_input(role: str, picture: Picture, **more: Any) -> dict[str, Any]:
     """What a record says of an input: its role, base name and SHA-256.
 
-    The sum is that of the file; of a picture that came from no file, that of its pixels.
+    The sum is that of the file; of a picture that came from no file, that of its pixels. The name
+    of a generated one is `gan:RUN?seed=N`, without the folder that RUN is in.
     """
-    name = Path(picture.source).name if picture.source else None
+    name = None
+    if picture.source:
+        path = picture.source.removeprefix("gan:")
+        name = picture.source.removesuffix(path) + Path(path).name
     of_pixels = hashlib.sha256(repr(picture.pixels.shape).encode() + picture.pixels.tobytes())
     if picture.alpha is not None:
         of_pixels.update(picture.alpha.tobytes())

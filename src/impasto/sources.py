@@ -56,7 +56,7 @@ class Source:
         from impasto.gan.generator import Generator  # brings torch
 
         painted = Picture.from_tensor(Generator.load(self.path).sample(1, seed=self.seed))
-        return replace(painted, source=self.text)
+        return replace(painted, source=f"gan:{self.path}?seed={self.seed}")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from impasto.settings import (
     TransferSettings,
     make_settings,
 )
-from impasto.sources import resolve, samples
+from impasto.sources import Source, resolve, samples
 
 if TYPE_CHECKING:
     from impasto.files import StrPath
@@ -239,17 +239,15 @@ def _found(
     """The input that an entry of the record means: the file whose SHA-256 it has."""
     role, name, wanted = entry["role"], entry.get("name"), entry["sha256"]
     others: list[str] = []
-    for path in _candidates(name, given, result):
-        if not is_file(path):
-            continue
-        if sha256_file(path) == wanted:
-            return open_image(path, max_pixels=max_pixels)
+    for source in _candidates(name, given, result):
+        if source.seed is None and sha256_file(source.path) == wanted:
+            return open_image(source.path, max_pixels=max_pixels)
         with suppress(ImpastoError):  # the record may have the sum of pixels that were no file
-            picture = open_image(path, max_pixels=max_pixels)
+            picture = source.open(max_pixels=max_pixels)
             pixels = Picture(picture.pixels, picture.alpha)
             if describe_input(role, pixels)["sha256"] == wanted:
                 return picture
-        others.append(str(path))
+        others.append(source.text)
     what = f"the {role} picture" + (f" {name}" if name else "")
     if len(others) > 1 and given:
         raise ImpastoError(
@@ -266,18 +264,22 @@ def _found(
     )
 
 
-def _candidates(name: str | None, given: Sequence[str], result: Path) -> Iterator[Path]:
-    """Where an input may be: the files given, or beside the result, here, among the samples."""
+def _candidates(name: str | None, given: Sequence[str], result: Path) -> Iterator[Source]:
+    """Where an input may be: what is given, or beside the result, here, among the samples."""
     if given:
-        for path in (resolve(text).path for text in given):
-            if not is_file(path):
-                raise ImpastoError(f"cannot read {path}: it is not a file")
-            yield path
-        return
-    if name and Path(name).name == name:
+        for source in map(resolve, given):
+            if source.seed is None and not is_file(source.path):
+                raise ImpastoError(f"cannot read {source.path}: it is not a file")
+            yield source
+    elif name and name.startswith("gan:"):
+        run = name.removeprefix("gan:")
+        for folder in (result.parent, Path()) if Path(run).name == run else ():
+            with suppress(ImpastoError):
+                yield resolve(f"gan:{folder / run}")
+    elif name and Path(name).name == name:
         for path in chain((result.parent / name, Path(name)), _sample(name)):
             if is_file(path) and not path.samefile(result):  # results may be called as photos are
-                yield path
+                yield Source(str(path), path)
 
 
 def _is_partial(record: Mapping[str, Any]) -> bool:
