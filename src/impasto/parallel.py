@@ -118,6 +118,10 @@ def join(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[World
     if size == 1:
         yield ALONE
         return
+    # Its functions' defaults are the group at the time of its import. Adam imports it, and then
+    # would keep the group beyond its end, with threads that can crash Python's own end.
+    import torch.distributed.nn.functional
+
     cuda = device.type == "cuda"
     with _gone():
         if cuda:
@@ -166,7 +170,8 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
         total = x.clone()
-        dist.all_reduce(total)
+        with _gone():  # here, as backward comes from within autograd
+            dist.all_reduce(total)
         return total
 
     @staticmethod
@@ -182,12 +187,10 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         count = x.numel() // x.shape[1] * dist.get_world_size()
-        with _gone():
-            total = _Sum.apply(x.sum((0, 2, 3)))  # type: ignore[no-untyped-call]
-            mean = total / count
-            centred = x - mean.view(1, -1, 1, 1)
-            squares = _Sum.apply(centred.square().sum((0, 2, 3)))  # type: ignore[no-untyped-call]
-        variance = squares / count
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # means are, whatever x is
+        mean = _Sum.apply(wide.sum((0, 2, 3))) / count  # type: ignore[no-untyped-call]
+        centred = wide - mean.view(1, -1, 1, 1)
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count  # type: ignore[no-untyped-call]
         with torch.no_grad():
             assert self.running_mean is not None
             assert self.running_var is not None
@@ -198,4 +201,4 @@ class _SharedBatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked += 1
         scale = self.weight / (variance + self.eps).sqrt()
         normed: Tensor = centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
-        return normed
+        return normed.to(x.dtype)

@@ -86,10 +86,10 @@ class Reporter:
 
     def show(self, done: float, state: str) -> None:
         """Shows how far the job at hand is: a share of it, 0 to 1, and the same in words."""
-        self._say_title()
         if self._bars is not None and self._bar is not None:
             self._bars.update(self._bar, completed=done, state=state)
         elif time.monotonic() - self._said >= self.every:
+            self._say_title()
             self._said = time.monotonic()
             self.say("  " + state)
 

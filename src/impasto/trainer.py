@@ -201,6 +201,7 @@ def train(
             if run.seen // length.log_every == earlier // length.log_every and not finished:
                 if world.size == 1 and stop():
                     run.save()
+                    yield Report(run.seen, length.total, {}, run.seconds, saved=True)
                     return
                 continue
 
@@ -318,8 +319,13 @@ class _Run:
     def _check(self, theirs: Mapping[str, Any]) -> None:
         """That the configuration of the run in the folder is ours."""
         ours = json.loads(json.dumps(self.identity))
-        for key in sorted(ours.keys() | theirs.keys()):
+        for key in sorted(ours.keys() | theirs.keys(), key=lambda key: (key == "pictures", key)):
             there, here = theirs.get(key), ours.get(key)
+            if there != here and key == "pictures":  # told by a hash, which says nothing to anyone
+                raise RunError(
+                    f"the run in {self.folder} learns from other pictures; name the same ones, "
+                    "or give another folder"
+                )
             if there != here:
                 raise RunError(
                     f"the run in {self.folder} has {key} {there!r} and not {here!r}; "

@@ -227,7 +227,8 @@ def _tell(settings: GanSettings, pictures: "Pictures") -> None:
     state = sum(numbers) * 4 * 3 + (numbers[0] * 4 if settings.ema else 0)
     lines += [
         f"pictures = {len(pictures.train)} to learn from, {len(pictures.held)} held out",
-        f"generator = {numbers[0]:,} parameters, discriminator = {numbers[1]:,}",
+        f"generator = {numbers[0]:,} parameters",
+        f"discriminator = {numbers[1]:,} parameters",
         f"weights and optimisers = {state / 1e6:.0f} MB",
         f"memory now = {_peak() / 1e6:.0f} MB",
         f"steps = {steps:,}, about {duration(steps * min(times))} on {device} in "

@@ -66,6 +66,8 @@ def load_run(folder: StrPath, *, best: bool = True) -> Run:
     Raises:
         RunError: there is none that can be read.
     """
+    if Path(folder).is_file():
+        raise RunError(f"{folder} is a file; name the folder of a run")
     path = Path(folder) / BEST
     notes: tuple[str, ...] = ()
     state: Any = None
