@@ -29,8 +29,8 @@ from impasto.film import write_frames
 from impasto.gan import sheets
 from impasto.gan.generator import BEST, Generator
 from impasto.gan.pictures import Pictures
-from impasto.gan.recipe import GanRecipe
-from impasto.gan.scores import Judge
+from impasto.gan.recipe import GanRecipe, make_generator
+from impasto.gan.scores import Judge, nearest
 from impasto.gan.settings import GanSettings, ScoreSettings
 from impasto.images import open_image, save_image
 from impasto.parallel import ALONE, World
@@ -220,11 +220,9 @@ class _Album:
 
     def _generator(self, seen: int) -> Generator:
         settings = self.recipe.settings
-        net = self.recipe.painter
-        from impasto.gan.recipe import make_generator
-
+        state = self.recipe.painter.state_dict()
         copy = make_generator(settings)
-        copy.load_state_dict({k: v.float().cpu() for k, v in net.state_dict().items()})
+        copy.load_state_dict({name: tensor.float().cpu() for name, tensor in state.items()})
         return Generator(copy, {"images": seen, **settings.record()}, self.recipe.device)
 
     def _training(self, count: int) -> list[Any]:
@@ -270,8 +268,6 @@ class _Album:
         return files
 
     def _neighbours(self, generator: Generator, count: int = 8, near: int = 4) -> Path:
-        from impasto.gan.scores import nearest
-
         assert self._judge is not None
         painted = generator.sample(count, seed=self.recipe.settings.seed)
         every = torch.arange(len(self.pictures.train))

@@ -122,6 +122,8 @@ def curves(log: Sequence[dict[str, Any]], scores: Sequence[dict[str, Any]], path
                 low = [line["kid_low"] for line in lines]
                 high = [line["kid_high"] for line in lines]
                 axes.fill_between(seen, low, high, color=color, alpha=0.2, linewidth=0)
+                if min(low) > 0 and max(values) > 10 * min(values):  # a cube: it falls steeply
+                    axes.set_yscale("log")
         if len(names) > 1:
             axes.legend(frameon=False, fontsize="small")
         axes.spines[["top", "right"]].set_visible(False)
