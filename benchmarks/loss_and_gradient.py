@@ -23,7 +23,7 @@ import torch.nn.functional as F
 
 from impasto.compute import choose_dtype, keep_memory
 from impasto.encoder import Encoder
-from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
+from impasto.objectives import ContentTerm, Region, Styles, StyleTerm, make_objective
 from impasto.settings import Padding, Settings
 
 CONTENT = {"relu4_2": 1.0}
@@ -40,7 +40,7 @@ def step(plan: str, size: int, dtype: torch.dtype, padding: Padding) -> Callable
         encoder,
         (size, size),
         content=ContentTerm(photo, CONTENT, 1.0),
-        style=StyleTerm(Styles([style], [1.0]), STYLE, 20.0, (size, size)),
+        style=StyleTerm([Region(Styles([style], [1.0]))], STYLE, 20.0, (size, size)),
         settings=SETTINGS,
     )
 

@@ -46,7 +46,7 @@ def compare_precisions(size: int) -> None:
     """The final losses of float32 and bfloat16, both evaluated in float32, style by style."""
     import impasto
     from impasto.jobs.run import Bench
-    from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
+    from impasto.objectives import ContentTerm, Region, Styles, StyleTerm, make_objective
     from impasto.settings import TransferSettings
 
     settings = TransferSettings(size=size)
@@ -61,7 +61,7 @@ def compare_precisions(size: int) -> None:
             judge,
             (size, size),
             content=ContentTerm(photo, settings.content_layers, keep),
-            style=StyleTerm(style, settings.style_layers, take, (size, size)),
+            style=StyleTerm([Region(style)], settings.style_layers, take, (size, size)),
             settings=settings,
         )
         losses = []

@@ -43,8 +43,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         drawn = pictures.painting(48, 40, seed=number)
         pictures.save(folder / "paintings" / f"{number}.png", drawn)
     done = process(
-        *("gan", "train", folder / "paintings", "-o", folder / "run", "--images", "160"),
-        *("--cache", folder / "cache", *TINY),
+        "gan",
+        "train",
+        folder / "paintings",
+        "-o",
+        folder / "run",
+        "--images",
+        "160",
+        "--cache",
+        folder / "cache",
+        *TINY,
     )
     assert done.code == 0, done.err
     assert done.out == f"{folder / 'run'}\n"
@@ -57,7 +65,7 @@ def here(run: Program, store: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     for name in ("paintings", "run", "cache"):
         (run.folder / name).symlink_to(store / name)
     quick = ScoreSettings(real=40, generated=20)
-    monkeypatch.setitem(train_gan.__kwdefaults__, "scoring", quick)
+    monkeypatch.setitem(train_gan.__kwdefaults__ or {}, "scoring", quick)
     return run
 
 
@@ -234,7 +242,9 @@ def test_a_stopped_run_goes_on(here: Program) -> None:
     assert "cannot" not in first.err
     refused = train(here)
     assert refused.code == 2
-    assert refused.complaint == "impasto: mine holds a run already; resume it, or give another folder"
+    assert (
+        refused.complaint == "impasto: mine holds a run already; resume it, or give another folder"
+    )
     more = train(here, "--resume")
     assert more.code == 0, more.err
     assert [path.name for path in checkpoints(here.folder / "mine")] == [

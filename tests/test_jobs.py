@@ -18,7 +18,7 @@ import impasto
 from impasto import ImpastoError, Picture, Progress, Result
 from impasto.jobs.run import Bench, Start
 from impasto.losses import gram_matrix
-from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
+from impasto.objectives import ContentTerm, Region, Styles, StyleTerm, make_objective
 from impasto.options import ReconstructOptions, TextureOptions, TransferOptions
 from impasto.pyramid import resample, working_size
 from impasto.settings import (
@@ -337,10 +337,10 @@ def test_an_error_of_the_caller_puts_the_threads_back() -> None:
 @pytest.mark.parametrize(
     "where",
     [
-        "impasto.jobs.transfer.shrink",
+        "impasto.composition.shrink",
         "impasto.jobs.transfer.guided_upsample",
         "impasto.jobs.run.Encoder.load",
-        "impasto.objectives.gram_matrix",
+        "impasto.guides.gram_matrix",
         "impasto.optimize._evaluate",
     ],
 )
@@ -378,7 +378,9 @@ def objective(content: Array, style: Array, settings: TransferSettings) -> Calla
         encoder,
         size,
         content=ContentTerm(Picture(content).tensor(), settings.content_layers, keep),
-        style=StyleTerm(Styles([Picture(style).tensor()], [1]), settings.style_layers, take, size),
+        style=StyleTerm(
+            [Region(Styles([Picture(style).tensor()], [1]))], settings.style_layers, take, size
+        ),
         settings=replace(settings, tv_weight=0.0, ripple_weight=0.0),
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 import pictures
 from impasto.encoder import PLANS, Encoder
 from impasto.errors import SettingsError
-from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
+from impasto.objectives import ContentTerm, Region, Styles, StyleTerm, make_objective
 from impasto.presets import PRESETS, Preset
 from impasto.recipes import describe, overview
 from impasto.settings import ReconstructSettings, TextureSettings, TransferSettings, make_settings
@@ -54,7 +54,7 @@ def parts(network: Encoder, settings: TransferSettings) -> dict[str, float]:
         network,
         (W, H),
         content=ContentTerm(PHOTO, settings.content_layers, keep),
-        style=StyleTerm(Styles([STYLE], [1.0]), settings.style_layers, take, (W, H)),
+        style=StyleTerm([Region(Styles([STYLE], [1.0]))], settings.style_layers, take, (W, H)),
         settings=settings,
     )
     with torch.no_grad():

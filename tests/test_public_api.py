@@ -23,6 +23,7 @@ NAMES = [
     "Picture",
     "Progress",
     "Result",
+    "Style",
     "__version__",
     "iter_reconstruct",
     "iter_redo",

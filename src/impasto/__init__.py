@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from impasto.encoder import Encoder
     from impasto.errors import ImpastoError
     from impasto.images import Picture, open_image, save_image
+    from impasto.inputs import Style
     from impasto.jobs.reconstruct import iter_reconstruct, reconstruct
     from impasto.jobs.redo import iter_redo, redo
     from impasto.jobs.texture import iter_texture, texture
@@ -30,6 +31,7 @@ __all__ = [
     "Picture",
     "Progress",
     "Result",
+    "Style",
     "__version__",
     "iter_reconstruct",
     "iter_redo",
@@ -50,6 +52,7 @@ _HOMES = {
     "Picture": "images",
     "Progress": "progress",
     "Result": "progress",
+    "Style": "inputs",
     "iter_reconstruct": "jobs.reconstruct",
     "iter_redo": "jobs.redo",
     "iter_texture": "jobs.texture",

@@ -65,6 +65,10 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "ripple_weight": Flag(float, "W", "Weight against pixel-sized ripple"),
     "content_layers": Flag(str, "LAYERS", "Where content is compared, as relu4_1=1,relu4_2=0.5"),
     "style_layers": Flag(str, "LAYERS", "Where style is compared, as relu1_1=1,relu2_1=0.8"),
+    "style_scale": Flag(float, "0.25..4", "How large the strokes are, beside the original's"),
+    "colors": Flag(
+        str, "style|content|luminance|histogram|linear", "Whose colours; see docs/control.md"
+    ),
     "layers": Flag(str, "LAYERS", "The layers to reconstruct from; several make one sheet"),
     "pooling": Flag(str, "max|avg", "Pooling of the network"),
     "padding": Flag(str, "zero|replicate|reflect", "How the network sees beyond the border"),
@@ -210,7 +214,7 @@ Out = Annotated[
 ]
 Style = Annotated[
     list[str] | None,
-    typer.Option("-s", "--style", metavar="STYLE", help="PICTURE[:WEIGHT]; repeat to blend."),
+    typer.Option("-s", "--style", metavar="STYLE", help="PICTURE[:WEIGHT][@MASK]; repeatable."),
 ]
 
 
@@ -236,6 +240,26 @@ def transfer(
         str | None,
         typer.Option("--format", metavar="SUFFIX", help="Format in a folder  [default: png]"),
     ] = None,
+    coarse_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--coarse-from",
+            metavar="STYLE",
+            help="Coarse strokes from this one, fine texture from -s.",
+        ),
+    ] = None,
+    protect: Annotated[
+        str | None,
+        typer.Option("--protect", metavar="MASK", help="What is light in it stays as it is."),
+    ] = None,
+    regions: Annotated[
+        str | None,
+        typer.Option("--regions", metavar="MAP", help="Flat colours that say which part is which."),
+    ] = None,
+    style_regions: Annotated[
+        list[str] | None,
+        typer.Option("--style-regions", metavar="MAP", help="The same of each style, in order."),
+    ] = None,
     options: dict[str, Any],
     common: Common,
 ) -> int:
@@ -244,6 +268,9 @@ def transfer(
     With -s every PICTURE before it is a photo; a folder means the pictures in it. Without -s there
     are exactly two: the photo and the style. The result has exactly the photo's size.
 
+    A STYLE is PICTURE[:WEIGHT][@MASK]: -s sky.jpg@sky.png -s ground.jpg paints what is light in
+    sky.png in the one style, and the rest in the other.
+
     In a folder, a result of the same settings and inputs is skipped, an unfinished one is done
     again, and any other file is left alone unless --overwrite says otherwise.
 
@@ -251,9 +278,54 @@ def transfer(
     sample:woodcut, sample:inkwash, sample:stainedglass, sample:pointillism and sample:marbling
     are styles.
     """
-    from impasto.commands import run_transfer
+    from impasto.commands import Extras, run_transfer
 
-    return run_transfer(photos, style, out, format, options, common)
+    extras = Extras(coarse_from or (), protect, regions, style_regions or ())
+    return run_transfer(photos, style, extras, out, format, options, common)
+
+
+@job(TransferSettings)
+def grid(
+    *,
+    photos: Annotated[
+        list[str] | None, typer.Argument(metavar="PHOTO...", help="Photos or folders.")
+    ] = None,
+    style: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--style", metavar="PICTURE", help="A style; repeat for all."),
+    ] = None,
+    out: Annotated[
+        str, typer.Option("-o", "--out", metavar="OUT", help="The sheet.", show_default=False)
+    ],
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary", metavar="NAME=A,B,C", help="A setting and its values; repeat for more."
+        ),
+    ] = None,
+    job: Annotated[
+        str, typer.Option("--job", metavar="transfer|texture|reconstruct", help="What is done.")
+    ] = "transfer",
+    cell: Annotated[
+        int, typer.Option("--cell", metavar="PX", help="Long side of a picture on the sheet.")
+    ] = 320,
+    options: dict[str, Any],
+    common: Common,
+) -> int:
+    """Compare: photos, styles and settings on one labelled sheet.
+
+    Several photos, several styles and every --vary are sides of the sheet, each style alone:
+    impasto grid photo.jpg -s a.jpg -s b.jpg --vary strength=0.3,0.6,0.9 -o sheet.png. Layers that
+    belong together are joined by +, as in --vary content-layers=relu2_2,relu3_1+relu4_1.
+
+    The single pictures are kept in OUT-cells; the same command goes on where it was stopped, and
+    each of them can be redone.
+    """
+    from impasto.commands_grid import parse_vary, run_grid
+
+    parsers = {name: flag.parse or flag.type for name, flag in FLAGS.items()}
+    varied = parse_vary(vary or (), parsers)
+    return run_grid(job, photos or (), style or (), varied, out, cell, options, common)
 
 
 @job(TextureSettings)
@@ -304,6 +376,9 @@ def redo(
     init: Annotated[
         str | None, typer.Option("--init", metavar="FILE", help="The picture it started from.")
     ] = None,
+    mask: Annotated[
+        list[str] | None, typer.Option("--mask", metavar="FILE", help="A mask or map; repeatable.")
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option("--encoder", metavar="PATH", help="The network's weight file.")
     ] = None,
@@ -316,7 +391,7 @@ def redo(
     """
     from impasto.commands import run_redo
 
-    return run_redo(result, out, content, style, init, encoder, common)
+    return run_redo(result, out, content, style, init, mask, encoder, common)
 
 
 @app.command()

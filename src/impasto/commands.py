@@ -5,7 +5,7 @@ Everything that can be found wrong without torch is found before it is imported.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from impasto.batch import Task, check_output, is_folder, plan, verdict
 from impasto.desk import (
@@ -19,6 +19,7 @@ from impasto.desk import (
     check_replaceable,
 )
 from impasto.errors import ImpastoError, SettingsError
+from impasto.images import Picture
 from impasto.presets import PRESETS
 from impasto.settings import (
     ReconstructSettings,
@@ -27,18 +28,28 @@ from impasto.settings import (
     TransferSettings,
     make_settings,
 )
-from impasto.sources import StyleSource, find_photos, parse_style, resolve
+from impasto.sources import Source, StyleSource, find_photos, parse_style, resolve
 
 if TYPE_CHECKING:
     from impasto.cli import Common
     from impasto.jobs.transfer import Painter
 
-__all__ = ["run_reconstruct", "run_redo", "run_texture", "run_transfer"]
+__all__ = ["Extras", "run_reconstruct", "run_redo", "run_texture", "run_transfer"]
+
+
+class Extras(NamedTuple):
+    """What `transfer` may be given beside photos and styles, as the user wrote it."""
+
+    coarse_from: Sequence[str] = ()
+    protect: str | None = None
+    regions: str | None = None
+    style_regions: Sequence[str] = ()
 
 
 def run_transfer(
     photos: Sequence[str],
     styles: Sequence[str] | None,
+    extras: Extras,
     out: str,
     form: str | None,
     options: Options,
@@ -53,13 +64,16 @@ def run_transfer(
             )
         photos, styles = photos[:1], photos[1:]
     settings = make_settings(TransferSettings, options)
-    sources = [_unmasked(parse_style(text)) for text in styles]
+    sources = [parse_style(text) for text in styles]
+    coarse = [_unmasked(parse_style(text)) for text in extras.coarse_from]
+    drawings = _Drawings.of(sources, extras)
     found = find_photos(photos, missing_too=len(photos) > 1)
     several = len(photos) > 1 or any(Path(text).is_dir() for text in photos)
     tasks = plan(found, out, form=form, several=several)
     batch = is_folder(out)
-    inputs = [task.photo.path for task in tasks] + [style.source.path for style in sources]
-    inputs += _init_path(options)
+    inputs = [task.photo.path for task in tasks]
+    inputs += [style.source.path for style in (*sources, *coarse)]
+    inputs += [drawing.path for drawing in drawings.all] + _init_path(options)
     for task in tasks:
         check_output(task.out, inputs, make_folder=batch)
     if not batch:
@@ -68,13 +82,25 @@ def run_transfer(
     outs = [task.out for task in tasks]
     film = None if batch else _film(settings, outs[0])
     with Desk(common, inputs, outs, film=film, steps=settings.steps) as desk:
-        opened = [(desk.open(style.source), style.weight) for style in sources]
+        opened = drawings.styles(desk, sources)
+        strokes = [(desk.open(style.source), style.weight) for style in coarse]
+        protect, regions = (
+            desk.open(drawing) if drawing else None
+            for drawing in (drawings.protect, drawings.regions)
+        )
         options = desk.open_init(options)
         photo = None if batch else desk.open(tasks[0].photo)  # before torch's long import
         desk.begin("getting ready" if photo is None else f"painting {tasks[0].photo.path.name}")
+        from impasto.inputs import Style
         from impasto.jobs.transfer import Painter
 
-        painter = Painter(opened, **options)
+        painter = Painter(
+            [Style(*parts) for parts in opened],
+            coarse_from=strokes,
+            protect=protect,
+            regions=regions,
+            **options,
+        )
         if batch:
             _make_folder(Path(out))
         if photo is not None:
@@ -127,13 +153,16 @@ def run_redo(
     content: str | None,
     styles: Sequence[str] | None,
     init: str | None,
+    masks: Sequence[str] | None,
     encoder: str | None,
     common: "Common",
 ) -> int:
     """`impasto redo`. Returns the exit code."""
     from impasto.jobs.redo import plan_redo, read_steps
 
-    given = [resolve(text).path for text in (content, *(styles or ()), init) if text]
+    given = [
+        resolve(text).path for text in (content, *(styles or ()), init, *(masks or ())) if text
+    ]
     inputs = [resolve(result).path, *given]
     check_output(Path(out), inputs)
     check_replaceable(Path(out), common)
@@ -143,6 +172,7 @@ def run_redo(
             content=content,
             styles=styles or (),
             init=init,
+            masks=masks or (),
             encoder=encoder,
             max_pixels=desk.max_pixels,
         )
@@ -200,10 +230,57 @@ def _init_path(options: Options) -> list[Path]:
     return [] if init is None or init in INIT_WORDS else [resolve(init).path]
 
 
+class _Drawings(NamedTuple):
+    """The masks and maps of a transfer, found but not yet read."""
+
+    masks: Sequence[Source | None]
+    maps: Sequence[Source | None]
+    protect: Source | None
+    regions: Source | None
+
+    @classmethod
+    def of(cls, styles: Sequence[StyleSource], extras: Extras) -> "_Drawings":
+        """Those of these styles."""
+        count = len(extras.style_regions)
+        if count not in (0, len(styles)):
+            raise SettingsError(
+                f"there are {len(styles)} styles and {count} --style-regions; give one for each, "
+                "in the same order"
+            )
+        if bool(count) != (extras.regions is not None):
+            raise SettingsError("--regions and --style-regions belong together; give both")
+        return cls(
+            [resolve(str(style.mask)) if style.mask else None for style in styles],
+            [resolve(text) for text in extras.style_regions] or [None] * len(styles),
+            resolve(extras.protect) if extras.protect else None,
+            resolve(extras.regions) if extras.regions else None,
+        )
+
+    @property
+    def all(self) -> list[Source]:
+        """All there are."""
+        every = (*self.masks, *self.maps, self.protect, self.regions)
+        return [source for source in every if source]
+
+    def styles(
+        self, desk: Desk, styles: Sequence[StyleSource]
+    ) -> list[tuple[Picture, float, Picture | None, Picture | None]]:
+        """The styles with everything opened: what a `Style` is made of."""
+        return [
+            (
+                desk.open(style.source),
+                style.weight,
+                desk.open(mask) if mask else None,
+                desk.open(regions) if regions else None,
+            )
+            for style, mask, regions in zip(styles, self.masks, self.maps, strict=True)
+        ]
+
+
 def _unmasked(style: StyleSource) -> StyleSource:
     """The style, which must have no mask."""
     if style.mask is not None:
-        raise SettingsError(f"masks are not supported yet; leave out @{style.mask}")
+        raise SettingsError(f"a mask has no place here; leave out @{style.mask}")
     return style
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 
 from impasto.settings import (
     Clip,
+    Colors,
     DeviceName,
     Layers,
     Noise,
@@ -59,6 +60,8 @@ class TransferOptions(_Options, total=False):
     style_weight: float
     content_layers: Layers | str
     style_layers: Layers | str
+    style_scale: float
+    colors: Colors
     init: Any
 
 
@@ -68,6 +71,7 @@ class TextureOptions(_Options, total=False):
     out_size: tuple[int, int]
     style_weight: float
     style_layers: Layers | str
+    style_scale: float
     init: Any
 
 

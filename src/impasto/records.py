@@ -19,6 +19,7 @@ from impasto.images import Picture, read_record
 
 __all__ = [
     "RECORD_VERSION",
+    "SHEET_RECORD",
     "describe_input",
     "make_record",
     "read_settings",
@@ -27,6 +28,9 @@ __all__ = [
 ]
 
 RECORD_VERSION: Final = 1
+
+SHEET_RECORD: Final = json.dumps({"record": RECORD_VERSION, "status": "sheet"})
+"""What says that a picture is a sheet of ours, which a later run may replace."""
 
 
 def describe_input(role: str, picture: Picture, **more: Any) -> dict[str, Any]:

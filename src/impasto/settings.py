@@ -34,6 +34,7 @@ Noise = Literal["uniform", "centred", "faint"]
 OptimizerName = Literal["lbfgs", "adam"]
 Precision = Literal["auto", "float32", "bfloat16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Colors = Literal["style", "content", "luminance", "histogram", "linear"]
 Layers = Mapping[str, float]
 """Layer names and their weights, such as {"relu1_1": 1.0}."""
 
@@ -173,6 +174,12 @@ class TransferSettings(Settings):
         style_weight: weight of the style loss, before `strength` moves it.
         content_layers: where content is compared, with weights relative to each other.
         style_layers: where style is compared, with weights relative to each other.
+        style_scale: how large the strokes are, 0.25 to 4: 1 as in the original, relative to the
+            picture; a style's file limits how large they can be.
+        colors: `style` paints in the style's colours; `content` gives the painting the photo's
+            afterwards; `luminance` paints light and dark alone, over the photo's colours;
+            `histogram` and `linear` first bring the style's colours to the photo's, one axis of
+            colour after another or by mean and covariance.
         init: `content`, `noise`, `style`, or a picture to start from.
     """
 
@@ -184,6 +191,8 @@ class TransferSettings(Settings):
     style_weight: float = STYLE_WEIGHT
     content_layers: Layers = field(default_factory=lambda: CONTENT_LAYERS)
     style_layers: Layers = field(default_factory=lambda: STYLE_LAYERS)
+    style_scale: float = 1.0
+    colors: Colors = "style"
     init: str = "content"
 
     def __post_init__(self) -> None:
@@ -193,6 +202,8 @@ class TransferSettings(Settings):
         _check_number("style_weight", self.style_weight)
         _check_layers("content_layers", self.content_layers)
         _check_layers("style_layers", self.style_layers)
+        _check_scale(self.style_scale)
+        _check_choice("colors", self.colors, Colors)
         if self.strength is not None:
             _check_number("strength", self.strength)
             if self.strength > 1:
@@ -234,6 +245,7 @@ class TextureSettings(Settings):
         out_size: (W, H) of the texture, px.
         style_weight: weight of the style loss, beside those of the variations.
         style_layers: where style is compared, with weights relative to each other.
+        style_scale: how large the strokes are, as for `transfer`.
         init: `noise`, `style`, or a picture to start from.
     """
 
@@ -242,6 +254,7 @@ class TextureSettings(Settings):
     out_size: tuple[int, int] = (512, 512)
     style_weight: float = 1.0
     style_layers: Layers = field(default_factory=lambda: STYLE_LAYERS)
+    style_scale: float = 1.0
     steps: int = 400
     init: str = "noise"
 
@@ -249,6 +262,7 @@ class TextureSettings(Settings):
         super().__post_init__()
         _check_number("style_weight", self.style_weight)
         _check_layers("style_layers", self.style_layers)
+        _check_scale(self.style_scale)
         if not isinstance(self.out_size, tuple | list) or len(self.out_size) != 2:
             raise SettingsError(f"out_size is {self.out_size!r}; it is a width and a height in px")
         for side in self.out_size:
@@ -387,6 +401,12 @@ def _check_number(name: str, value: object, above: float | None = None) -> None:
     if not good or value < 0 or (above is not None and value <= above):  # type: ignore[operator]
         kind = "positive" if above == 0 else "that is 0 or more"
         raise SettingsError(f"{name} is {value!r}; it is a number {kind}")
+
+
+def _check_scale(scale: object) -> None:
+    _check_number("style_scale", scale, above=0)
+    if not 0.25 <= scale <= 4:  # type: ignore[operator]
+        raise SettingsError(f"style_scale is {scale}; it goes from 0.25 to 4")
 
 
 def _check_size(size: object) -> None:

@@ -16,6 +16,7 @@ from impasto.classics import CLASSICS, is_file
 from impasto.errors import ImpastoError, RunError, SettingsError
 from impasto.files import sha256_file
 from impasto.images import MAX_PIXELS, Picture, open_image
+from impasto.inputs import Style
 from impasto.progress import OnProgress, Progress, Result, drive
 from impasto.records import describe_input, read_settings, versions
 from impasto.settings import (
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
     from impasto.files import StrPath
 
 __all__ = ["Plan", "iter_redo", "plan_redo", "read_steps", "redo"]
+
+ALONE: Final = ("content", "init", "protect", "regions")
+"""The roles of inputs that there is one of at most."""
+
+OF_STYLES: Final = ("mask", "style-regions")
+"""The roles of inputs that belong to a style."""
 
 KINDS: Final[Mapping[str, type[Settings]]] = {
     kind.job: kind for kind in (TransferSettings, TextureSettings, ReconstructSettings)
@@ -84,19 +91,38 @@ class Plan:
         from impasto.jobs.texture import iter_texture
         from impasto.jobs.transfer import iter_transfer
 
-        weights = [e.get("weight", 1.0) for e in self.record["inputs"] if e["role"] == "style"]
-        pictures = [picture for role, picture in self._roles() if role == "style"]
-        styles = list(zip(pictures, weights, strict=True))
         options = dict(self.options)
-        for role, picture in self._roles():
-            if role == "init":
-                options["init"] = picture
+        alone = {role: picture for role, picture in self._roles() if role in ALONE}
+        if "init" in alone:
+            options["init"] = alone["init"]
         if self.record["job"] == "texture":
-            return iter_texture(styles, **options)
-        assert self.photo is not None
+            return iter_texture(self._styles("style"), **options)
         if self.record["job"] == "transfer":
-            return iter_transfer(self.photo, styles, **options)
-        return iter_reconstruct(self.photo, **options)
+            return iter_transfer(
+                alone["content"],
+                self._styles("style"),
+                coarse_from=self._styles("coarse"),
+                protect=alone.get("protect"),
+                regions=alone.get("regions"),
+                **options,
+            )
+        return iter_reconstruct(alone["content"], **options)
+
+    def _styles(self, role: str) -> list[Style]:
+        """The styles of this role, each with its weight, mask and map."""
+        entries = list(zip(self.record["inputs"], self.inputs, strict=True))
+        drawings = {
+            (entry["role"], entry["of"]): picture for entry, picture in entries if "of" in entry
+        }
+        chosen = [pair for pair in entries if pair[0]["role"] == role]
+        return [
+            Style(
+                picture,
+                entry.get("weight", 1.0),
+                *(drawings.get((kind, number)) if role == "style" else None for kind in OF_STYLES),
+            )
+            for number, (entry, picture) in enumerate(chosen)
+        ]
 
 
 def plan_redo(
@@ -105,6 +131,7 @@ def plan_redo(
     content: "StrPath | None" = None,
     styles: Sequence["StrPath"] = (),
     init: "StrPath | None" = None,
+    masks: Sequence["StrPath"] = (),
     encoder: "StrPath | None" = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Plan:
@@ -113,8 +140,9 @@ def plan_redo(
     Args:
         result: a picture that impasto made.
         content: the photo, where it is not to be found by its name.
-        styles: the style pictures, all of them in any order, likewise.
+        styles: the style pictures, all of them in any order, likewise; coarse ones too.
         init: the picture that it started from, likewise.
+        masks: masks and maps, all of them in any order, likewise.
         encoder: the weight file, where the network is not here under its name.
         max_pixels: the largest input to read.
 
@@ -124,12 +152,13 @@ def plan_redo(
     path = Path(result)
     record = _checked(read_settings(path), path)
     given = {role: [file] if file else [] for role, file in (("content", content), ("init", init))}
-    given["style"] = list(styles)
-    for role, files in given.items():
-        if files and role not in {entry["role"] for entry in record["inputs"]}:
-            raise SettingsError(f"{path} was made without --{role}; leave it out")
+    given |= {"style": list(styles), "mask": list(masks)}
+    flags = {entry["role"]: _flag(entry["role"]) for entry in record["inputs"]}
+    for flag, files in given.items():
+        if files and flag not in flags.values():
+            raise SettingsError(f"{path} was made without --{flag}; leave it out")
     inputs = [
-        _found(entry, [str(file) for file in given[entry["role"]]], path, max_pixels)
+        _found(entry, [str(file) for file in given[flags[entry["role"]]]], path, max_pixels)
         for entry in record["inputs"]
     ]
     options = _options(record, path)
@@ -170,7 +199,7 @@ def redo(result: "StrPath", *, on_progress: OnProgress | None = None, **where: A
     Args:
         result: a picture that impasto made, with its record.
         on_progress: called after every step.
-        **where: `content`, `styles`, `init`, `encoder`: as for `plan_redo`.
+        **where: `content`, `styles`, `init`, `masks`, `encoder`: as for `plan_redo`.
 
     Raises:
         ImpastoError: as for `plan_redo`.
@@ -187,6 +216,8 @@ def _checked(record: Mapping[str, Any] | None, path: Path) -> Mapping[str, Any]:
         )
     if record.get("status") == "preview":
         raise ImpastoError(f"{path} is a preview; redo the result itself")
+    if record.get("status") == "sheet":
+        raise ImpastoError(f"{path} is a sheet; redo the pictures in {path.stem}-cells")
     encoder = record.get("encoder")
     sound = (
         isinstance(record.get("job"), str)
@@ -219,10 +250,15 @@ def _sound_inputs(job: str, inputs: Any) -> bool:
             return False
     roles = [entry.get("role") for entry in entries]
     return (
-        set(roles) <= {"content", "style", "init"}
+        set(roles) <= {*ALONE, "style", *(("coarse", *OF_STYLES) if job == "transfer" else ())}
         and roles.count("content") == (job != "texture")
         and (roles.count("style") > 0) == (job != "reconstruct")
-        and roles.count("init") <= 1
+        and all(roles.count(role) <= 1 for role in ALONE)
+        and all(
+            ("of" in entry) == (entry["role"] in OF_STYLES)
+            and entry.get("of", 0) in range(roles.count("style") or 1)
+            for entry in entries
+        )
     )
 
 
@@ -257,11 +293,18 @@ def _found(
     if others:
         raise ImpastoError(
             f"{others[0]} is not {what} that {result.name} was made from (its SHA-256 is not "
-            f"{wanted[:12]}…); give the right one with --{role}"
+            f"{wanted[:12]}…); give the right one with --{_flag(role)}"
         )
     raise ImpastoError(
-        f"cannot find {what} that {result.name} was made from; give it with --{role} FILE"
+        f"cannot find {what} that {result.name} was made from; give it with --{_flag(role)} FILE"
     )
+
+
+def _flag(role: str) -> str:
+    """The flag that gives a picture of this role."""
+    if role in ("content", "init"):
+        return role
+    return "style" if role in ("style", "coarse") else "mask"
 
 
 def _candidates(name: str | None, given: Sequence[str], result: Path) -> Iterator[Source]:

@@ -153,6 +153,7 @@ class Job:
         start: as for `optimize`.
         finish: brings the tensor of the last scale to the size and form that the user gets.
         record: the settings record so far.
+        notes: what the user should hear with the first step, one line each.
     """
 
     name: str
@@ -161,6 +162,7 @@ class Job:
     start: Callable[[Size, Tensor | None], Tensor]
     finish: Callable[[Tensor], Picture]
     record: dict[str, Any] = field(repr=False)
+    notes: Sequence[str] = ()
 
 
 def run(job: Job) -> Generator[Progress, None, Result]:
@@ -208,7 +210,7 @@ def run(job: Job) -> Generator[Progress, None, Result]:
             parts=at.parts,
             done=(sum(work[: at.level]) + here) / sum(work),
             seconds=time.monotonic() - began,
-            note=at.note or ended(at),
+            note=at.note or ended(at) or ("; ".join(job.notes) if at.step == 1 else "") or None,
             _picture=lambda: Picture.from_tensor(resample_picture(at.best, final)),
             _result=lambda: result(at.best, at.best_loss, at.step, True),
         )

@@ -6,10 +6,11 @@ from typing import Unpack
 from torch import Tensor
 
 from impasto.compute import memory_errors
+from impasto.errors import SettingsError
 from impasto.images import Picture
-from impasto.inputs import StyleLike, as_styles
+from impasto.inputs import OpenStyle, StyleLike, as_styles
 from impasto.jobs.run import Bench, Job, Start, opened_init, run
-from impasto.objectives import Styles, StyleTerm, make_objective
+from impasto.objectives import Region, Styles, StyleTerm, make_objective
 from impasto.options import TextureOptions
 from impasto.progress import OnProgress, Progress, Result, drive
 from impasto.pyramid import cover, resample_picture, working_size
@@ -27,22 +28,23 @@ def iter_texture(
         return (yield from _paint(as_styles(style), options))
 
 
-def _paint(
-    pictures: list[tuple[Picture, float]], options: TextureOptions
-) -> Generator[Progress, None, Result]:
+def _paint(given: list[OpenStyle], options: TextureOptions) -> Generator[Progress, None, Result]:
     begun = opened_init(options.get("init", "noise"), ("noise", "style"))
     if begun:
         options["init"] = describe_input("init", begun)["name"] or "picture"
+    if any(each.mask or each.regions for each in given):
+        raise SettingsError("a texture is of one piece; leave its masks out")
     settings = make_settings(TextureSettings, options)
     bench = Bench(settings)
     bench.encoder.check_layers(settings.style_layers)
-    inputs = [describe_input("style", picture, weight=weight) for picture, weight in pictures]
+    inputs = [describe_input("style", each.picture, weight=each.weight) for each in given]
     if begun:
         inputs.append(describe_input("init", begun))
 
     styles = Styles(
-        [picture.over_white().tensor() for picture, _ in pictures],
-        [weight for _, weight in pictures],
+        [each.picture.over_white().tensor() for each in given],
+        [each.weight for each in given],
+        scale=settings.style_scale,
     )
     finest = working_size(settings.out_size, None)
     levels = bench.levels(
@@ -50,7 +52,7 @@ def _paint(
         lambda encoder, size: make_objective(
             encoder,
             size,
-            style=StyleTerm(styles, settings.style_layers, settings.style_weight, finest),
+            style=StyleTerm([Region(styles)], settings.style_layers, settings.style_weight, finest),
             settings=settings,
         ),
     )

@@ -6,14 +6,15 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from impasto.composition import Composition
 from impasto.compute import memory_errors
 from impasto.images import Picture
-from impasto.inputs import PictureLike, StyleLike, as_picture, as_styles
+from impasto.inputs import OpenStyle, PictureLike, StyleLike, as_picture, as_styles
 from impasto.jobs.run import Bench, Job, Start, opened_init, run
-from impasto.objectives import ContentTerm, Styles, StyleTerm, make_objective
+from impasto.objectives import ContentTerm, StyleTerm, make_objective
 from impasto.options import TransferOptions
 from impasto.progress import OnProgress, Progress, Result, drive
-from impasto.pyramid import Size, cover, resample_picture, shrink, working_size
+from impasto.pyramid import Size, cover, resample_picture, working_size
 from impasto.records import describe_input, make_record
 from impasto.settings import TransferSettings, make_settings
 from impasto.upsample import guided_upsample
@@ -25,19 +26,38 @@ class Painter:
     """Styles, network and settings, set up once for any number of photos.
 
     Args:
-        style: one picture, or several, each alone or as `(picture, weight)`.
+        style: one or several; see `transfer`.
+        coarse_from, protect, regions: as for `transfer`.
         **options: as for `transfer`.
     """
 
     def __init__(
         self,
         style: StyleLike | Sequence[StyleLike],
+        *,
+        coarse_from: StyleLike | Sequence[StyleLike] = (),
+        protect: PictureLike | None = None,
+        regions: PictureLike | None = None,
         **options: Unpack[TransferOptions],
     ) -> None:
         with memory_errors("these styles"):
-            self._set_up(as_styles(style), options)
+            coarse = as_styles(coarse_from) if not _none(coarse_from) else []
+            self._set_up(
+                as_styles(style),
+                coarse,
+                None if protect is None else as_picture(protect),
+                None if regions is None else as_picture(regions),
+                options,
+            )
 
-    def _set_up(self, pictures: list[tuple[Picture, float]], options: TransferOptions) -> None:
+    def _set_up(
+        self,
+        styles: list[OpenStyle],
+        coarse: list[OpenStyle],
+        protect: Picture | None,
+        regions: Picture | None,
+        options: TransferOptions,
+    ) -> None:
         self._init = opened_init(options.get("init", "content"), ("content", "noise", "style"))
         if self._init:
             options["init"] = describe_input("init", self._init)["name"] or "picture"
@@ -46,14 +66,16 @@ class Painter:
         self.bench.encoder.check_layers(
             [*self.settings.content_layers, *self.settings.style_layers]
         )
-        self._inputs = [
-            describe_input("style", picture, weight=weight) for picture, weight in pictures
-        ]
+        self._inputs = _described(styles, coarse, protect, regions)
         if self._init:
             self._inputs.append(describe_input("init", self._init))
-        self._styles = Styles(
-            [picture.over_white().tensor() for picture, _ in pictures],
-            [weight for _, weight in pictures],
+        self._composition = Composition(
+            styles,
+            colors=self.settings.colors,
+            scale=self.settings.style_scale,
+            coarse=coarse,
+            protect=protect,
+            regions=regions,
         )
 
     def request(self, photo: Picture) -> dict[str, Any]:
@@ -79,9 +101,10 @@ class Painter:
         if take == 0 and self.settings.strength is not None:
             return self._unchanged(photo)
         finest = self.working_size(photo)
-        small = shrink(photo.over_white(), finest)
-        kept = ContentTerm(small.to(self.bench.device), self.settings.content_layers, keep)
-        taken = StyleTerm(self._styles, self.settings.style_layers, take, finest)
+        layout = self._composition.layout(photo, finest)
+        small = layout.content.to(self.bench.device)
+        kept = ContentTerm(small, self.settings.content_layers, keep)
+        taken = StyleTerm(layout.regions, self.settings.style_layers, take, finest)
         levels = self.bench.levels(
             finest,
             lambda encoder, size: make_objective(
@@ -96,11 +119,12 @@ class Painter:
 
         def finish(painted: Tensor) -> Picture:
             painted = resample_picture(painted, finest)
-            pixels = guided_upsample(painted, photo.pixels)
+            pixels = layout.finish(guided_upsample(painted, photo.pixels))
             return Picture(pixels, photo.alpha, photo.exif)  # no longer the file that it came from
 
         start = Start(self._begin(finest, kept.photo), self.bench)
-        job = Job("transfer", self.bench, levels, start, finish, self.request(photo))
+        request = self.request(photo)
+        job = Job("transfer", self.bench, levels, start, finish, request, layout.notes)
         return (yield from run(job))
 
     def _begin(self, size: Size, photo: Tensor) -> Tensor | None:
@@ -111,7 +135,7 @@ class Painter:
             case "noise":
                 return None
             case "style":
-                return cover(self._styles.pictures[0], size)
+                return cover(self._composition.first, size)
             case _:
                 return photo
 
@@ -127,19 +151,51 @@ class Painter:
         return Result(photo, record, [])
 
 
+def _none(given: StyleLike | Sequence[StyleLike]) -> bool:
+    """Whether these are no styles at all."""
+    return isinstance(given, list | tuple) and not given
+
+
+def _described(
+    styles: Sequence[OpenStyle],
+    coarse: Sequence[OpenStyle],
+    protect: Picture | None,
+    regions: Picture | None,
+) -> list[dict[str, Any]]:
+    """What a record says of all that has to do with styles; `of` is the place of a mask's style."""
+    described = [describe_input("style", style.picture, weight=style.weight) for style in styles]
+    for number, style in enumerate(styles):
+        for role, drawing in (("mask", style.mask), ("style-regions", style.regions)):
+            if drawing:
+                described.append(describe_input(role, drawing, of=number))
+    described += [describe_input("coarse", each.picture, weight=each.weight) for each in coarse]
+    for role, drawing in (("protect", protect), ("regions", regions)):
+        if drawing:
+            described.append(describe_input(role, drawing))
+    return described
+
+
 def iter_transfer(
     content: PictureLike,
     style: StyleLike | Sequence[StyleLike],
+    *,
+    coarse_from: StyleLike | Sequence[StyleLike] = (),
+    protect: PictureLike | None = None,
+    regions: PictureLike | None = None,
     **options: Unpack[TransferOptions],
 ) -> Generator[Progress, None, Result]:
     """As `transfer`, step by step: yields a `Progress` after every step, returns the `Result`."""
-    return (yield from Painter(style, **options).iter(content))
+    painter = Painter(style, coarse_from=coarse_from, protect=protect, regions=regions, **options)
+    return (yield from painter.iter(content))
 
 
 def transfer(
     content: PictureLike,
     style: StyleLike | Sequence[StyleLike],
     *,
+    coarse_from: StyleLike | Sequence[StyleLike] = (),
+    protect: PictureLike | None = None,
+    regions: PictureLike | None = None,
     on_progress: OnProgress | None = None,
     **options: Unpack[TransferOptions],
 ) -> Result:
@@ -150,7 +206,13 @@ def transfer(
 
     Args:
         content: the photo.
-        style: the painting, or several, each alone or as `(picture, weight)`.
+        style: the painting, or several, each alone, as `(picture, weight)`, or as a `Style`, which
+            may have a mask: what is light in it is painted in this style.
+        coarse_from: a painting, or several, that the coarse strokes are taken from; fine texture
+            and colour stay those of `style`.
+        protect: a mask: what is light in it stays as it is in the photo, with a soft edge outside.
+        regions: instead of masks, a map of the photo in flat colours; every style has a map of its
+            own in the same ones, and is painted where they agree.
         on_progress: called after every step.
         **options: the attributes of `impasto.settings.TransferSettings`, which has their
             meanings, units and defaults.
@@ -162,4 +224,7 @@ def transfer(
         ImpastoError: a picture, an option or a file is not as it should be; the message says
             what to do.
     """
-    return drive(iter_transfer(content, style, **options), on_progress)
+    steps = iter_transfer(
+        content, style, coarse_from=coarse_from, protect=protect, regions=regions, **options
+    )
+    return drive(steps, on_progress)
