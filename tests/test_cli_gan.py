@@ -256,14 +256,23 @@ def test_a_stopped_run_goes_on(here: Program) -> None:
 
 def test_resume_keeps_the_runs_own_settings(here: Program) -> None:
     assert train(here, "--ema", "100", "--augment", "all", images="40").code == 0
-    done = here("gan", "train", "paintings", "-o", "mine", "--cache", "cache", "--resume",
-                "--images", "80", "--threads", "1", "--device", "cpu")  # fmt: skip
-    assert done.code == 0, done.err
+    more = ("gan", "train", "paintings", "-o", "mine", "--cache", "cache", "--resume")
+    assert here(*more, "--images", "80").code == 0
+    assert here(*more).code == 0  # there is nothing more to do
+    names = [path.name for path in checkpoints(here.folder / "mine")]
+    assert names == ["checkpoint-000000000040.safetensors", "checkpoint-000000000080.safetensors"]
     other = train(here, "--resume", "--seed", "3")
     assert other.code == 2
     assert "the run in mine has" in other.complaint
-    empty = here.bad("gan", "train", "paintings", "-o", "nothing", "--resume")
-    assert "no checkpoint in nothing" in empty
+
+
+def test_one_command_can_be_repeated_until_a_run_is_done(here: Program) -> None:
+    (here.folder / "mine").mkdir()
+    (here.folder / "mine" / ".impasto-0123.safetensors").write_bytes(b"of a killed process")
+    for _ in range(2):
+        assert train(here, "--resume", images="16").code == 0
+    assert checkpoints(here.folder / "mine")[-1].name == "checkpoint-000000000016.safetensors"
+    assert not list((here.folder / "mine").glob(".impasto-*"))
 
 
 def test_other_pictures_are_not_the_same_run(here: Program) -> None:

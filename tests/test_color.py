@@ -25,7 +25,7 @@ from impasto.color import (
     to_srgb,
     with_chroma_of,
 )
-from tests.pictures import Array, painting, photo
+from pictures import Array, painting, photo
 
 Fit = Callable[[Array, Array], Recoloring]
 FITS: list[Fit] = [linear_recoloring, histogram_recoloring]

@@ -63,7 +63,7 @@ def unpack(data: bytes) -> Any:
         size = int.from_bytes(data[:8], "little")
         tree = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["state"])
         return _unpack(tree, load(data))
-    except (SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (SafetensorError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(str(error)) from None
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "lock",
     "os_reason",
     "sha256_file",
+    "sweep",
     "write_bytes_atomic",
     "write_text_atomic",
 ]
@@ -45,6 +46,8 @@ _REASONS = {
 
 # What a write can fail with although the file itself was opened well.
 _DISK_ERRORS = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS}
+
+_TEMPORARY = ".impasto-"  # how the names of temporary files begin
 
 _POLL_S = 0.05  # between two tries for a lock
 
@@ -77,7 +80,7 @@ def atomic_path(target: StrPath) -> Iterator[Path]:
         ImpastoError: ``target`` cannot be written (no such folder, permission, disk full, ...).
     """
     final, mode = _writable(Path(target))
-    temporary = final.with_name(f".impasto-{secrets.token_hex(8)}{final.suffix}")
+    temporary = final.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}{final.suffix}")
     try:
         # Created here, exclusively, and not by the block: the system applies the umask for us.
         temporary.touch(exist_ok=False)
@@ -96,6 +99,21 @@ def atomic_path(target: StrPath) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, *, older: float = 0) -> None:
+    """Removes what `atomic_path` could not, since its process was killed.
+
+    It looks in a folder and in those directly in it.
+
+    Args:
+        folder: one that no other process writes to, or
+        older: than what, s, nobody can still be writing.
+    """
+    for path in (*folder.glob(f"{_TEMPORARY}*"), *folder.glob(f"*/{_TEMPORARY}*")):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime >= older:
+                path.unlink()
 
 
 def _writable(target: Path) -> tuple[Path, int | None]:

@@ -6,6 +6,7 @@ Factors in Neural Style Transfer", section 4). A position of a deep layer sees f
 place; so a guide is the mask less a border, or two styles would bleed into each other.
 """
 
+import math
 from typing import Final
 
 import torch
@@ -54,7 +55,7 @@ def guide(mask: Tensor, plan: Plan, layer: str) -> Tensor:
     """
     stride = plan.stride(layer)
     h, w = (side // stride for side in mask.shape[-2:])
-    border = round(BORDER * reach(plan, layer))
+    border = math.ceil(BORDER * reach(plan, layer))
     while True:
         # The layer's positions are squares of `stride` px; a rest at the end is seen by none.
         eroded = _eroded(mask, border)[..., : h * stride, : w * stride]

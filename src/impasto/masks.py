@@ -68,10 +68,11 @@ def protected(mask: Tensor, size: Size) -> NDArray[np.uint8]:
     """
     scale = min(1.0, FINEST / max(size))
     W, H = (max(1, round(side * scale)) for side in size)
-    small = F.interpolate(mask, (H, W), mode="bilinear", antialias=True, align_corners=False)
+    small = F.adaptive_max_pool2d(mask, (H, W))
     width = max(1, round(FEATHER * max(W, H)))
-    grown = F.max_pool2d(small, 2 * width + 1, 1, width)
-    padded = F.pad(grown, (width,) * 4, mode="replicate" if min(W, H) > 1 else "constant", value=0)
+    more = width + 1  # what is enlarged below takes one back
+    grown = F.max_pool2d(small, 2 * more + 1, 1, more)
+    padded = F.pad(grown, (width,) * 4, mode="replicate")
     soft = F.avg_pool2d(padded, 2 * width + 1, 1).clamp_(0, 1)
     levels = soft[0, 0].mul(255).round().to(torch.uint8).numpy()
     return np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.BILINEAR))

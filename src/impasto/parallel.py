@@ -44,19 +44,28 @@ class World:
         """Whether this process is the one that reads, writes and speaks."""
         return self.rank == 0
 
+    def portion(self, count: int) -> int:
+        """How many pictures of so many each process has.
+
+        Raises:
+            RunError: they cannot be shared evenly.
+        """
+        portion, rest = divmod(count, self.size)
+        if rest:
+            raise RunError(
+                f"{count} pictures cannot be shared by {self.size} processes; "
+                "choose a --batch that can"
+            )
+        return portion
+
     def rows(self, batch: Tensor) -> Tensor:
         """This process's share of a batch: as many rows as every other has.
 
         Raises:
             RunError: it cannot be shared evenly.
         """
-        share, rest = divmod(len(batch), self.size)
-        if rest:
-            raise RunError(
-                f"{len(batch)} pictures cannot be shared by {self.size} processes; "
-                "choose a --batch that can"
-            )
-        return batch[self.rank * share : (self.rank + 1) * share]
+        portion = self.portion(len(batch))
+        return batch[self.rank * portion : (self.rank + 1) * portion]
 
     def share(self, data: bytes) -> bytes:
         """The first process's data."""
@@ -118,9 +127,9 @@ def join(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[World
     if size == 1:
         yield ALONE
         return
-    # Its functions' defaults are the group at the time of its import. Adam imports it, and then
-    # would keep the group beyond its end, with threads that can crash Python's own end.
-    import torch.distributed.nn.functional
+    # Its functions have the group at the time of its import as their default. Imported later, as by
+    # Adam, it would keep the group for ever, with threads that can crash the end of the program.
+    from torch.distributed.nn import functional  # noqa: F401
 
     cuda = device.type == "cuda"
     with _gone():

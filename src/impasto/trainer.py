@@ -25,7 +25,7 @@ from torch import Tensor
 
 from impasto.checkpoints import checkpoints, newest, pack, unpack, write_newest
 from impasto.errors import ImpastoError, RunError
-from impasto.files import lock, os_reason, write_text_atomic
+from impasto.files import lock, os_reason, sweep, write_text_atomic
 from impasto.parallel import ALONE, World
 from impasto.seeds import derive_seed
 
@@ -138,6 +138,7 @@ def train(
     folder: Path,
     *,
     config: Mapping[str, Any],
+    remember: Mapping[str, Any] | None = None,
     resume: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -161,6 +162,7 @@ def train(
         length: how long, in pictures.
         folder: of this run; made if it is missing.
         config: what makes this run what it is, as JSON types; a continued run must have the same.
+        remember: what else is kept in its checkpoints, likewise; it may be another when it goes on.
         resume: whether to go on with the run in `folder`; without one, it starts.
         device: where to compute.
         dtype: for `Moment.autocast`.
@@ -180,7 +182,7 @@ def train(
         RunError: there is a run in `folder` and `resume` is false; its configuration is another;
             no checkpoint of it can be read; a metric is not finite; or another process is gone.
     """
-    run = _Run(parts, folder, {**config, **_identity(length)}, world)
+    run = _Run(parts, folder, {**config, **_identity(length)}, dict(remember or {}), world)
     with run.held():
         # 1. Begin, or go on where the last checkpoint was taken.
         notes = run.begin(resume)
@@ -243,7 +245,7 @@ class _Run:
     """The state of a run and its files.
 
     Attributes:
-        parts, folder, identity, world: as in `train`.
+        parts, folder, identity, remember, world: as in `train`.
         seen, seconds: so far.
         saved: how many pictures the newest checkpoint has seen.
         regular: whether that is one of those that every such run has.
@@ -253,6 +255,7 @@ class _Run:
     parts: Mapping[str, Part]
     folder: Path
     identity: Mapping[str, Any]
+    remember: Mapping[str, Any]
     world: World
     seen: int = 0
     seconds: float = 0.0
@@ -274,6 +277,7 @@ class _Run:
             reason = os_reason(error)
             raise ImpastoError(f"cannot make the folder {self.folder}: {reason}") from error
         with lock(self.folder / "run"):
+            sweep(self.folder)
             yield
 
     def begin(self, resume: bool) -> tuple[str, ...]:
@@ -376,6 +380,7 @@ class _Run:
     def _state(self) -> dict[str, Any]:
         return {
             "config": dict(self.identity),
+            "remember": dict(self.remember),
             "seen": self.seen,
             "seconds": self.seconds,
             "sums": self._sums,

@@ -37,7 +37,7 @@ from PIL import Image
 
 from impasto.classics import weights_folder
 from impasto.errors import ImageError, ImpastoError, SettingsError, one_line
-from impasto.files import lock, os_reason, sha256_file, write_text_atomic
+from impasto.files import lock, os_reason, sha256_file, sweep, write_text_atomic
 from impasto.gan.collection import (
     MIN_SIDE,
     Found,
@@ -60,6 +60,9 @@ __all__ = ["Progress", "prepare", "reference_squares"]
 
 FORMAT: Final = 2
 """Of the cache. Another number makes all of it anew."""
+
+ABANDONED_S: Final = 3600.0
+"""An index that has been in the making for longer than this belongs to nobody any more, s."""
 
 SETTLED_NS: Final = 2 * 10**9
 """A file that was changed less than this ago could change again and keep its time, ns."""
@@ -431,3 +434,4 @@ def _sweep(root: Path) -> None:
     for part in root.glob("*.part"):
         with suppress(ImpastoError), lock(part.with_suffix("")):
             shutil.rmtree(part, ignore_errors=True)
+    sweep(root, older=ABANDONED_S)

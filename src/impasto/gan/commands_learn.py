@@ -1,6 +1,7 @@
 """What `impasto gan data` and `train` do with their arguments: check, run, report, save."""
 
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -22,6 +23,7 @@ from impasto.terminal import Reporter, duration
 if TYPE_CHECKING:
     from impasto.gan.pictures import Pictures
     from impasto.gan.run import GanProgress
+    from impasto.parallel import World
 
 __all__ = ["run_data", "run_train"]
 
@@ -91,17 +93,15 @@ def run_train(
     import torch
 
     from impasto.compute import choose_device, keep_memory, threads
-    from impasto.gan.generator import load_run
     from impasto.gan.run import train_gan
     from impasto.parallel import join
 
-    if resume:
-        run = load_run(folder, best=False)
-        options = {**run.settings.identity(), **options}
-    settings = make_gan_settings(options)
     keep_memory()
-    device = choose_device(settings.device)
+    device = choose_device(make_gan_settings(options).device)
     with join(device) as world, Reporter(quiet or not world.first, every=LINE_EVERY) as reporter:
+        if resume:
+            options = {**_remembered(folder, world), **options}
+        settings = make_gan_settings(options)
         pictures = _prepared(folders, settings, cache, reporter)
         if passes is not None:
             images = max(settings.batch, round(passes * len(pictures.train)))
@@ -110,7 +110,7 @@ def run_train(
             if world.first:
                 _tell(settings, pictures)
             return DONE
-        with _polite() as asked, threads(settings.threads):
+        with _polite(world.first) as asked, threads(settings.threads):
             late = _late(began, seconds)
             steps = train_gan(
                 pictures,
@@ -139,6 +139,23 @@ def run_train(
         if world.first and not quiet:
             sys.stdout.write(f"{out}\n")
         return DONE
+
+
+def _remembered(folder: Path, world: "World") -> dict[str, Any]:
+    """The settings of the run in a folder, as the first process finds them; none if there is none.
+
+    So the same command may be given again and again until the run is done.
+    """
+    from impasto.checkpoints import checkpoints
+    from impasto.gan.generator import load_run
+
+    found: dict[str, Any] = {}
+    if world.first and checkpoints(folder):
+        found = dataclasses.asdict(load_run(folder, best=False).settings)
+    found = json.loads(world.share(json.dumps(found).encode()))
+    if found:
+        found["augment"] = tuple(found["augment"])
+    return found
 
 
 def _prepared(
@@ -253,8 +270,12 @@ def _late(began: float, seconds: float | None) -> Callable[[], bool]:
 
 
 @contextmanager
-def _polite() -> Iterator[Callable[[], bool]]:
-    """While Ctrl-C, or a request to end, waits for the step at hand; a second one does not."""
+def _polite(speaks: bool) -> Iterator[Callable[[], bool]]:
+    """While Ctrl-C, or a request to end, waits for the step at hand; a second one does not.
+
+    Args:
+        speaks: whether this process says so.
+    """
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -262,7 +283,7 @@ def _polite() -> Iterator[Callable[[], bool]]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        if number == signal.SIGINT:
+        if number == signal.SIGINT and speaks:
             os.write(2, b"\nfinishing the step; again to stop at once\n")
 
     if threading.current_thread() is not threading.main_thread():

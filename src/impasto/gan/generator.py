@@ -80,7 +80,7 @@ def load_run(folder: StrPath, *, best: bool = True) -> Run:
         data, more = newest(Path(folder))
         state, notes = unpack(data), notes + more
     try:
-        config = dict(state["config"])
+        config = {**state["config"], **state.get("remember", {})}
         known = GanSettings.__dataclass_fields__
         values = {name: config[name] for name in known if name in config}
         values["augment"] = tuple(values["augment"])

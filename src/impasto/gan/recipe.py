@@ -74,6 +74,9 @@ class GanRecipe:
         average: the generator's average, if there is one.
         pace: by what the rates are multiplied.
         parts: everything with a state, for `impasto.trainer.train`.
+
+    Raises:
+        RunError: a batch cannot be shared evenly by the processes.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class GanRecipe:
         self.settings, self.pictures, self.world = settings, pictures, world
         self.device, self.dtype = torch.device(device), dtype
         self._loss, self._recipe = LOSSES[settings.loss], settings.recipe
+        self._portion = world.portion(settings.batch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(settings.seed, "weights"))
             generator, discriminator = make_generator(settings), make_discriminator(settings)
@@ -156,7 +160,8 @@ class GanRecipe:
             )  # so that the mean over steps is right
             if self.average:
                 self.average.update(self.generator, settings.batch * recipe.critic_steps)
-        metrics["spread"] = _spread(fake) / _spread(real).clamp(min=1e-6)
+        if self._portion > 1:
+            metrics["spread"] = _spread(fake) / _spread(real).clamp(min=1e-6)
         return metrics
 
     def _real(self, at: Moment) -> Tensor:
@@ -207,9 +212,9 @@ class GanRecipe:
             source = torch.Generator().manual_seed(
                 derive_seed(self.settings.seed, "augment", purpose, at.seen)
             )
-            count, rank = self.settings.batch // self.world.size, self.world.rank
+            first = self.world.rank * self._portion
             draws = draw(self.settings.batch, self.settings.size, policy, source, "cpu")
-            x = augment(x, draws.rows(rank * count, (rank + 1) * count).to(x.device))
+            x = augment(x, draws.rows(first, first + self._portion).to(x.device))
         logits: Tensor = self.discriminator(x)
         return logits
 

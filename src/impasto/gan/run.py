@@ -15,6 +15,7 @@ The checkpoint is written first. What a killed run has not drawn or scored is do
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -130,6 +131,7 @@ def train_gan(
         length,
         folder,
         config={**settings.record(), "pictures": pictures.key},
+        remember=settings.changeable(),
         resume=resume,
         device=device,
         dtype=dtype,
@@ -139,17 +141,18 @@ def train_gan(
     )
     album = _Album(folder, recipe, pictures, scoring) if world.first else None
     pace = _Pace()
-    for report in reports:
-        notes = report.notes + _collapse(report)
-        files: list[Path] = []
-        scores: Mapping[str, Any] | None = None
-        if album and report.regular:
-            files, scores, more = album.add(report, finished=report.seen >= settings.images)
-            notes += more
-        rate = pace(report)
-        yield GanProgress(
-            report.seen, report.total, report.metrics, rate, notes, scores, tuple(files)
-        )
+    with closing(reports):  # so that the folder is free at once, whatever happens
+        for report in reports:
+            notes = report.notes + _collapse(report)
+            files: list[Path] = []
+            scores: Mapping[str, Any] | None = None
+            if album and report.regular:
+                files, scores, more = album.add(report, finished=report.seen >= settings.images)
+                notes += more
+            rate = pace(report)
+            yield GanProgress(
+                report.seen, report.total, report.metrics, rate, notes, scores, tuple(files)
+            )
 
 
 class _Pace:
@@ -200,9 +203,9 @@ class _Album:
         if fresh:
             self._forget(report.seen)
             painted = sheets.tiles(generator.sample(GRID, seed=self.recipe.settings.seed))
-            save_image(sheets.grid(painted), made)
             real = self._training(16)
             sheets.beside(real, painted[:16], home / f"{report.seen:012}-beside.png")
+            save_image(sheets.grid(painted), made)  # the last, as it says that all is there
             files.append(made)
         notes: tuple[str, ...] = ()
         if self.scoring and scores is None and report.seen:
@@ -243,18 +246,25 @@ class _Album:
         self, generator: Generator, seen: int, lines: list[dict[str, Any]]
     ) -> Mapping[str, Any]:
         assert self.scoring is not None
-        if self._judge is None:
-            crops, painting = self.pictures.reference(self.scoring.real)
-            self._judge = Judge(crops, painting)
+        judge = self._judged()
         painted = generator.sample(self.scoring.generated, seed=self.scoring.seed + 1)
-        found = self._judge.score(painted, seed=self.scoring.seed).record()
+        found = judge.score(painted, seed=self.scoring.seed).record()
         line = {"images": seen, **found}
         lines = [*(line for line in lines if line["images"] < seen), line]
-        write_text_atomic(self.folder / SCORES, "".join(json.dumps(line) + "\n" for line in lines))
         if found["kid"] <= min(line["kid"] for line in lines):
             newest = self.folder / f"checkpoint-{seen:012}.safetensors"
             write_bytes_atomic(self.folder / BEST, newest.read_bytes())
+        # The last, as it says that all is there.
+        write_text_atomic(self.folder / SCORES, "".join(json.dumps(line) + "\n" for line in lines))
         return line
+
+    def _judged(self) -> Judge:
+        """A judge, who looks at the real pictures once."""
+        if self._judge is None:
+            assert self.scoring is not None
+            crops, painting = self.pictures.reference(self.scoring.real)
+            self._judge = Judge(crops, painting)
+        return self._judge
 
     def _finish(self, generator: Generator) -> list[Path]:
         """The film of the grid, and the nearest training pictures of some samples."""
@@ -263,15 +273,14 @@ class _Album:
         film = self.folder / "film.webp"
         write_frames(film, frames, [200] * (len(frames) - 1) + [2000])
         files = [film]
-        if self.scoring and self._judge is not None:
+        if self.scoring:
             files.append(self._neighbours(generator))
         return files
 
     def _neighbours(self, generator: Generator, count: int = 8, near: int = 4) -> Path:
-        assert self._judge is not None
         painted = generator.sample(count, seed=self.recipe.settings.seed)
         every = torch.arange(len(self.pictures.train))
-        judge = self._judge
+        judge = self._judged()
 
         def seen(mirrored: bool) -> torch.Tensor:
             parts = []
@@ -280,15 +289,15 @@ class _Album:
                 parts.append(judge.features(x.flip(-1) if mirrored else x))
             return torch.cat(parts)
 
-        known = torch.cat((seen(False), seen(True)))
-        found, _ = nearest(judge.features(painted), known, near)
-        total = len(every)
+        made, plain, mirrored = judge.features(painted), seen(False), seen(True)
+        found, _ = nearest(made, plain, near, mirrored=mirrored)
         rows = []
-        for row in found.tolist():
+        for features, row in zip(made, found.tolist(), strict=True):
             pictures = []
             for index in row:
-                x = (self.pictures.batch(torch.tensor([index % total])) + 1) / 2
-                pictures.append(sheets.tiles(x.flip(-1) if index >= total else x)[0])
+                x = (self.pictures.batch(torch.tensor([index])) + 1) / 2
+                turned = (features - mirrored[index]).norm() < (features - plain[index]).norm()
+                pictures.append(sheets.tiles(x.flip(-1) if turned else x)[0])
             rows.append(pictures)
         path = self.folder / "neighbours.png"
         sheets.neighbours(sheets.tiles(painted), rows, path)

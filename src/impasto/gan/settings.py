@@ -36,6 +36,9 @@ NormName = Literal["batch", "layer", "spectral", "none"]
 AUGMENTATIONS: Final = ("color", "translation", "cutout")
 """The kinds of augmentation there are, in the order of Zhao et al. 2020."""
 
+CHANGEABLE: Final = ("device", "precision", "threads", "images", "snapshot_every")
+"""Settings that a run may go on with otherwise."""
+
 MAX_IMAGES: Final = 10**12
 
 
@@ -180,10 +183,15 @@ class GanSettings:
 
     def identity(self) -> dict[str, Any]:
         """What two runs must share to be one: all but how long and where it is computed."""
-        found = dataclasses.asdict(self)
-        for name in ("device", "precision", "threads", "images", "snapshot_every"):
-            del found[name]
-        return found
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in CHANGEABLE
+        }
+
+    def changeable(self) -> dict[str, Any]:
+        """The rest: what a run may go on with otherwise."""
+        return {name: getattr(self, name) for name in CHANGEABLE}
 
     def record(self) -> dict[str, Any]:
         """`identity` and what the loss's paper says, as JSON types."""
