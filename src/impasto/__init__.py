@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from impasto.errors import ImpastoError
     from impasto.images import Picture, open_image, save_image
     from impasto.inputs import Style
+    from impasto.jobs.grid import grid
+    from impasto.jobs.recolor import recolor
     from impasto.jobs.reconstruct import iter_reconstruct, reconstruct
     from impasto.jobs.redo import iter_redo, redo
     from impasto.jobs.texture import iter_texture, texture
@@ -33,11 +35,13 @@ __all__ = [
     "Result",
     "Style",
     "__version__",
+    "grid",
     "iter_reconstruct",
     "iter_redo",
     "iter_texture",
     "iter_transfer",
     "open_image",
+    "recolor",
     "reconstruct",
     "redo",
     "save_image",
@@ -53,11 +57,13 @@ _HOMES = {
     "Progress": "progress",
     "Result": "progress",
     "Style": "inputs",
+    "grid": "jobs.grid",
     "iter_reconstruct": "jobs.reconstruct",
     "iter_redo": "jobs.redo",
     "iter_texture": "jobs.texture",
     "iter_transfer": "jobs.transfer",
     "open_image": "images",
+    "recolor": "jobs.recolor",
     "reconstruct": "jobs.reconstruct",
     "redo": "jobs.redo",
     "save_image": "images",

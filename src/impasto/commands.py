@@ -3,6 +3,7 @@
 Everything that can be found wrong without torch is found before it is imported.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +20,7 @@ from impasto.desk import (
     check_replaceable,
 )
 from impasto.errors import ImpastoError, SettingsError
-from impasto.images import Picture
+from impasto.images import Picture, save_image
 from impasto.presets import PRESETS
 from impasto.settings import (
     ReconstructSettings,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from impasto.cli import Common
     from impasto.jobs.transfer import Painter
 
-__all__ = ["Extras", "run_reconstruct", "run_redo", "run_texture", "run_transfer"]
+__all__ = ["Extras", "run_recolor", "run_reconstruct", "run_redo", "run_texture", "run_transfer"]
 
 
 class Extras(NamedTuple):
@@ -145,6 +146,28 @@ def run_reconstruct(image: str, out: str, options: Options, common: "Common") ->
         from impasto.jobs.reconstruct import iter_reconstruct
 
         return desk.run(Job(iter_reconstruct(picture, **options), Path(out)))
+
+
+def run_recolor(photo: str, style: str, out: str, method: str, common: "Common") -> int:
+    """`impasto recolor`. Returns the exit code."""
+    for flag in ("film", "plot", "save_every", "preview", "json"):
+        if getattr(common, flag) is not None:
+            raise SettingsError(f"--{flag.replace('_', '-')} shows steps; recolor has none")
+    sources = [resolve(photo), resolve(style)]
+    inputs = [source.path for source in sources]
+    check_output(Path(out), inputs)
+    check_replaceable(Path(out), common)
+    with Desk(common, inputs, [Path(out)]) as desk:
+        source, target = (desk.open(each) for each in sources)
+        from impasto.jobs.recolor import describe, recolor
+
+        made = recolor(source, target, method=method)
+        record = json.dumps(describe(source, target, method))
+        metadata, gps = common.metadata, common.keep_gps
+        for note in save_image(made, out, record=record, metadata=metadata, gps=gps):
+            desk.reporter.say(note)
+        desk.reporter.result(Path(out), f"({made.width}×{made.height} px)")
+    return DONE
 
 
 def run_redo(

@@ -57,6 +57,9 @@ BATCH: Final = 64
 NEIGHBOURS: Final = 5
 """k of density and coverage; Naeem et al. 2020 take 5."""
 
+LEAST: Final = 5
+"""The fewest paintings that pictures are scored by; features are no more spread over less."""
+
 RESAMPLES: Final = 200
 """B, how often the bootstrap draws."""
 
@@ -265,6 +268,9 @@ class Judge:
         self.encoder = encoder
         self.raw = raw
         self.painting = _numbers(painting, len(raw))
+        held = len(set(self.painting.tolist()))
+        if held < LEAST:
+            raise SettingsError(f"{held} held-out paintings are too few to score by, {LEAST} do")
         channels = [encoder.plan.channels[layer] for layer in spec.layers] * len(spec.statistics)
         if raw.ndim != 2 or raw.shape[1] != sum(channels):
             raise SettingsError(

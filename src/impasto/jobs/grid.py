@@ -276,7 +276,7 @@ def _told(value: Any) -> str:
         return "+".join(name if w == 1 else f"{name}={w:g}" for name, w in value.items())
     if isinstance(value, list | tuple):
         return ("x" if isinstance(value[0], int) else "+").join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value).replace(",", "+")
 
 
 def _file_name(labels: Sequence[str], taken: set[str]) -> str:

@@ -218,6 +218,8 @@ def _checked(record: Mapping[str, Any] | None, path: Path) -> Mapping[str, Any]:
         raise ImpastoError(f"{path} is a preview; redo the result itself")
     if record.get("status") == "sheet":
         raise ImpastoError(f"{path} is a sheet; redo the pictures in {path.stem}-cells")
+    if record.get("job") == "recolor":
+        raise ImpastoError(f"{path} was made by impasto recolor, which is quick: run that again")
     encoder = record.get("encoder")
     sound = (
         isinstance(record.get("job"), str)
