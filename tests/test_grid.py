@@ -42,7 +42,7 @@ def cells(run: Program) -> list[str]:
 
 
 def test_the_last_axis_goes_across_and_the_others_down() -> None:
-    vary = {"strength": [0.2, 0.8], "colors": ["style", "content", "linear"]}
+    vary: dict[str, Any] = {"strength": [0.2, 0.8], "colors": ["style", "content", "linear"]}
     plan = plan_grid("transfer", ["a.png"], ["s.png", "t.png"], vary, {"steps": 3})
     assert [axis.name for axis in plan.axes] == ["style", "strength", "colors"]
     assert plan.columns.labels == ("colors style", "colors content", "colors linear")
