@@ -7,14 +7,17 @@ ships, and Chelsea the cat, a cup of coffee and a rocket, all in the public doma
 """
 
 import argparse
+import dataclasses
 import functools
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import impasto
+from impasto.encoder import Encoder
 from impasto.images import Picture
 from impasto.inputs import StyleLike
 from impasto.presets import PRESETS
@@ -118,12 +121,107 @@ def recipes() -> Image.Image:
     return rows([sheet.pil() for sheet in sheets], 1, gap=0)
 
 
+# --- docs/control.md ------------------------------------------------------------------------------
+
+STYLES = ("strokes", "inkwash", "woodcut")
+
+
+def control_colors() -> Image.Image:
+    """The five ways with colours, in three styles."""
+    vary: dict[str, Any] = {"colors": ["style", "content", "luminance", "histogram", "linear"]}
+    return impasto.grid([PHOTO], [f"sample:{s}" for s in STYLES], vary, size=384, cell=230).pil()
+
+
+def control_styles() -> Image.Image:
+    """One photo under six paintings."""
+    styles = ["strokes", "stainedglass", "woodcut", "inkwash", "pointillism", "marbling"]
+    return impasto.grid([PHOTO], [f"sample:{s}" for s in styles], size=384, cell=230).pil()
+
+
+def control_scale() -> Image.Image:
+    """Strokes of five sizes."""
+    styles = [f"sample:{s}" for s in ("strokes", "stainedglass", "pointillism")]
+    vary: dict[str, Any] = {"style_scale": [0.5, 0.7, 1.0, 1.4, 2.0]}
+    return impasto.grid([PHOTO], styles, vary, cell=230).pil()
+
+
+def control_regions() -> Image.Image:
+    """Two styles by a mask, a face that is kept, and coarse strokes with another's texture."""
+    left = drawn_mask(lambda draw: draw.rectangle((0, 0, 255, 511), "white"))
+    face = drawn_mask(lambda draw: draw.ellipse((125, 10, 320, 250), "white"))
+    halves = [impasto.Style("sample:woodcut", mask=left), "sample:pointillism"]
+    made = [
+        ("a mask and the rest", impasto.transfer(PHOTO, halves)),
+        ("a face that is kept", impasto.transfer(PHOTO, "sample:strokes", protect=face)),
+        ("strokes", impasto.transfer(PHOTO, "sample:strokes")),
+        (
+            "coarse from woodcut",
+            impasto.transfer(PHOTO, "sample:strokes", coarse_from="sample:woodcut"),
+        ),
+    ]
+    cells = [Picture.from_pil(fitted(result.image.pil(), (300, 300))) for _, result in made]
+    return contact_sheet([cells], columns=[name for name, _ in made]).pil()
+
+
+def drawn_mask(draw: Callable[[ImageDraw.ImageDraw], None]) -> Picture:
+    """A mask for the astronaut."""
+    image = Image.new("RGB", (512, 512))
+    draw(ImageDraw.Draw(image))
+    return Picture.from_pil(image)
+
+
+def control_strength() -> Image.Image:
+    """The same strengths at two sizes: a small preview and the large picture."""
+    photo = Image.fromarray(importlib.import_module("skimage.data").coffee())
+    vary: dict[str, Any] = {"size": [200, 600], "strength": [0.2, 0.35, 0.5, 0.65, 0.8]}
+    return impasto.grid([photo], ["sample:strokes"], vary, cell=260).pil()
+
+
+# --- docs/layers.md -------------------------------------------------------------------------------
+
+
+def layers_texture() -> Image.Image:
+    """Textures from the first layers of the network, more and more of them."""
+    names = Encoder.load("slim").layers
+    deepest = [f"relu{block}_1" for block in range(1, 6)]
+    firsts = {f"to {name}": ",".join(names[: names.index(name) + 1]) for name in deepest}
+    styles = [f"sample:{s}" for s in ("strokes", "stainedglass", "inkwash")]
+    vary: dict[str, Any] = {"style_layers": firsts}
+    size = (256, 256)
+    return impasto.grid((), styles, vary, job="texture", out_size=size, cell=230).pil()
+
+
+def layers_content() -> Image.Image:
+    """A photo reconstructed from each block of the network."""
+    cat = Picture.from_pil(Image.fromarray(importlib.import_module("skimage.data").chelsea()))
+    photos = [PHOTO, dataclasses.replace(cat, source="chelsea")]
+    vary: dict[str, Any] = {"layers": [f"relu{block}_1" for block in range(1, 6)]}
+    return impasto.grid(photos, (), vary, job="reconstruct", cell=230).pil()
+
+
+def layers_balance() -> Image.Image:
+    """From all content to all style, by layer of content."""
+    vary: dict[str, Any] = {
+        "content_layers": ["relu2_2", "relu3_2", "relu4_2", "relu5_1"],
+        "strength": [0.1, 0.3, 0.5, 0.7, 0.9, 1.0],
+    }
+    return impasto.grid([PHOTO], ["sample:strokes"], vary, size=384, cell=200).pil()
+
+
 SHEETS: dict[str, Callable[[], Image.Image]] = {
     "transfers": transfers,
     "photos": photos,
     "texture": texture,
     "layers": layers,
     "recipes": recipes,
+    "control-colors": control_colors,
+    "control-styles": control_styles,
+    "control-scale": control_scale,
+    "control-regions": control_regions,
+    "control-strength": control_strength,
+    "layers-content": layers_content,
+    "layers-texture": layers_texture,
+    "layers-balance": layers_balance,
     **{f"recipe-{name}": functools.partial(by_recipe, name) for name in PRESETS},
 }
 """What makes each file; `--only` takes one of these names, or how several of them begin."""

@@ -29,6 +29,9 @@ KINDS: Final[Mapping[str, type[Settings]]] = {
     kind.job: kind for kind in (TransferSettings, TextureSettings, ReconstructSettings)
 }
 
+Values = Sequence[Any] | Mapping[str, Any]
+"""Values of a setting; or what each is called on the sheet, and the value."""
+
 MOST: Final = 1000
 """Cells of a sheet, at most."""
 
@@ -167,7 +170,7 @@ def plan_grid(
     job: str,
     photos: Sequence[PictureLike],
     styles: Sequence[PictureLike],
-    vary: Mapping[str, Sequence[Any]],
+    vary: Mapping[str, Values],
     options: Mapping[str, Any],
     label: Callable[[Any], str] = str,
 ) -> GridPlan:
@@ -177,7 +180,8 @@ def plan_grid(
         job: `transfer`, `texture` or `reconstruct`.
         photos: for `transfer` and `reconstruct`.
         styles: for `transfer` and `texture`; each is used alone.
-        vary: settings of the job and the values that they take in turn. One value sets it.
+        vary: settings of the job and the values that they take in turn, or what each is to be
+            called and the value. One value sets it.
         options: the settings that all cells have.
         label: what a picture is called.
 
@@ -204,12 +208,9 @@ def plan_grid(
         for name, given in (("photo", photos), ("style", styles))
         if len(given) > 1
     ]
-    axes += [
-        Axis(name, tuple(values), tuple(f"{name.replace('_', '-')} {_told(v)}" for v in values))
-        for name, values in vary.items()
-        if len(values) > 1
-    ]
-    fixed = {**options, **{name: values[0] for name, values in vary.items() if len(values) == 1}}
+    axes += [_axis(name, values) for name, values in vary.items()]
+    fixed = {**options, **{axis.name: axis.values[0] for axis in axes if len(axis.values) == 1}}
+    axes = [axis for axis in axes if len(axis.values) > 1]
     total = np.prod([len(axis.values) for axis in axes], dtype=int)
     if total > MOST:
         raise SettingsError(f"that makes {total} pictures, more than {MOST}; vary less")
@@ -232,7 +233,7 @@ def plan_grid(
 def grid(
     photos: Sequence[PictureLike] = (),
     styles: Sequence[PictureLike] = (),
-    vary: Mapping[str, Sequence[Any]] | None = None,
+    vary: Mapping[str, Values] | None = None,
     *,
     job: str = "transfer",
     cell: int = CELL,
@@ -261,6 +262,14 @@ def grid(
             on_cell(each, result)
         made.append(result.image)
     return plan.sheet(made, cell=cell)
+
+
+def _axis(name: str, values: Values) -> Axis:
+    """The axis of a setting."""
+    if isinstance(values, Mapping):
+        return Axis(name, tuple(values.values()), tuple(values))
+    labels = (f"{name.replace('_', '-')} {_told(value)}" for value in values)
+    return Axis(name, tuple(values), tuple(labels))
 
 
 def _called(picture: PictureLike) -> str:
