@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 import impasto
 from impasto.encoder import Encoder
 from impasto.images import Picture
-from impasto.inputs import StyleLike
+from impasto.inputs import PictureLike, StyleLike
 from impasto.presets import PRESETS
 from impasto.sheet import contact_sheet
 from impasto.sources import samples
@@ -149,7 +149,7 @@ def control_regions() -> Image.Image:
     """Two styles by a mask, a face that is kept, and coarse strokes with another's texture."""
     left = drawn_mask(lambda draw: draw.rectangle((0, 0, 255, 511), "white"))
     face = drawn_mask(lambda draw: draw.ellipse((125, 10, 320, 250), "white"))
-    halves = [impasto.Style("sample:woodcut", mask=left), "sample:pointillism"]
+    halves: list[StyleLike] = [impasto.Style("sample:woodcut", mask=left), "sample:pointillism"]
     made = [
         ("a mask and the rest", impasto.transfer(PHOTO, halves)),
         ("a face that is kept", impasto.transfer(PHOTO, "sample:strokes", protect=face)),
@@ -194,7 +194,7 @@ def layers_texture() -> Image.Image:
 def layers_content() -> Image.Image:
     """A photo reconstructed from each block of the network."""
     cat = Picture.from_pil(Image.fromarray(importlib.import_module("skimage.data").chelsea()))
-    photos = [PHOTO, dataclasses.replace(cat, source="chelsea")]
+    photos: list[PictureLike] = [PHOTO, dataclasses.replace(cat, source="chelsea")]
     vary: dict[str, Any] = {"layers": [f"relu{block}_1" for block in range(1, 6)]}
     return impasto.grid(photos, (), vary, job="reconstruct", cell=230).pil()
 
