@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,7 @@ WRONG = [
     (("walk", "nowhere", "-o", "w.gif", "--seconds", "0"), "--seconds is 0"),
     (("walk", "nowhere", "-o", "w.gif", "--stops", "1"), "--stops is 1"),
     (("score", "nowhere", "paintings", "-n", "3"), "-n is 3"),
+    (("walk", "nowhere", "-o", "none/w.gif"), "there is no folder none; make it first"),
     (("export", "nowhere", "-o", "g.pt"), "g.pt has to end in .safetensors"),
     (("export", "nowhere", "-o", "g.safetensors"), "nowhere is no folder of a run"),
 ]  # fmt: skip
@@ -182,13 +184,14 @@ def test_data_says_what_there_is(run: Program) -> None:
     assert "20 × 20 px, less than 32" in told[7]
     assert told[7].startswith(f"  {folder}/small.png: ")
     assert told[8].startswith(f"  {folder}/torn.png: ")
-    assert told[9:] == ["squares of 64 px for train: 4", "sheet.png"]
+    assert told[9:] == ["squares of 64 px: 3, a part of them held out by train", "sheet.png"]
+    assert "is there already" in run.bad("gan", "data", folder, "--sheet", "sheet.png")
     whole = load(run.folder / "sheet.png")
     tiled = run.good("gan", "data", folder, "--tile", "--sheet", "tiles.png", "-q").out
-    assert "squares of 64 px for train: 14\n" in tiled  # 2 + 2 + 2, and 8 of the scroll
+    assert "squares of 64 px: 12," in tiled  # 2 + 2, and 8 of the scroll
     assert load(run.folder / "tiles.png").shape[0] > whole.shape[0]
     crops = run.good("gan", "data", folder, "--crops", "5", "--size", "32").out
-    assert "squares of 32 px for train: 20\n" in crops
+    assert "squares of 32 px: 15," in crops
 
 
 def test_data_of_an_empty_folder(run: Program) -> None:
@@ -412,6 +415,40 @@ def test_the_discriminator_judges(here: Program) -> None:
     assert mixed.out == done.out.splitlines()[0] + "\n"
     assert "torn.png: the file is empty" in mixed.err
     assert "folder of a run" in here.bad("gan", "judge", "photo.png", "photo.png")
+
+
+def test_a_generated_picture_is_judged_too(here: Program) -> None:
+    done = here.good("gan", "judge", "run", "gan:run?seed=3")
+    assert done.out.startswith("gan:run?seed=3  0.")
+
+
+def test_a_damaged_run_is_told_when_it_paints(here: Program) -> None:
+    shutil.copytree(here.folder / "run", here.folder / "copy")
+    best = here.folder / "copy" / "best.safetensors"
+    best.write_bytes(best.read_bytes()[:-9])
+    done = here.good("gan", "sample", "copy", "-n", "2", "-o", "s.png")
+    assert "best.safetensors is damaged; using the newest checkpoint" in done.err
+
+
+def test_seeds_as_photos_have_names_of_their_own(here: Program) -> None:
+    here.good(
+        "transfer", "gan:run?seed=1", "gan:run?seed=2", "-s", "style.png", "-o", "out/", *SMALL
+    )
+    assert sorted(path.name for path in (here.folder / "out").iterdir()) == [
+        "run-1.png",
+        "run-2.png",
+    ]
+    assert "write gan:RUN?seed=7" in here.bad(
+        "transfer", "photo.png", "gan:run?seed=x", "-o", "o.png"
+    )
+
+
+def test_a_world_without_torchrun_is_this_process_alone(
+    here: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    assert train(here, images="8").code == 0
 
 
 def test_scores_of_a_folder(here: Program) -> None:

@@ -333,7 +333,7 @@ def test_a_sheet_of_squares_shows_what_is_cut(tmp_path: Path) -> None:
     scroll[:, :, 0] = np.arange(256) // 64 * 60
     path = pictures.save(tmp_path / "scroll.png", scroll)
     views = Views(32, tile=True)
-    sheet = thumbnails(report(path), lambda size: boxes(size, views, 0))
+    sheet = thumbnails(report(path), lambda one: boxes(one.size, views, 0))
     middles = [12 + 80 + i * (collection.SHEET_CELL + 12) for i in range(4)]
     assert sheet.pixels[12 + 80, middles, 0].tolist() == [0, 60, 120, 180]
 

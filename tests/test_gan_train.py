@@ -254,11 +254,13 @@ def test_another_rate_is_another_run(paintings: Pictures, tmp_path: Path) -> Non
 
 
 def test_collapse_is_told(paintings: Pictures, tmp_path: Path) -> None:
-    settings = make_gan_settings(TINY)
-    loop = train_gan(paintings, settings, tmp_path, scoring=None)
-    next(loop)
-    alike = [note for report in loop for note in report.notes if "alike" in note]
-    assert alike  # fresh weights paint the same grey whatever the latent
+    # With hardly a rate, what fresh weights paint stays the same grey whatever the latent.
+    reports = run(paintings, tmp_path / "grey", images=1600, lr=1e-9)
+    alike = [note for report in reports for note in report.notes if "alike" in note]
+    assert len(alike) == 1
+    assert "after 640 pictures all that it paints looks alike" in alike[0]
+    healthy = run(paintings, tmp_path / "run", images=400)
+    assert not [note for report in healthy for note in report.notes]
 
 
 # --- Generators -----------------------------------------------------------------------------------
@@ -318,7 +320,7 @@ def test_a_generated_painting_is_a_source(paintings: Pictures, tmp_path: Path) -
     assert resolve(f"gan:{tmp_path}/run").seed == 0
     with pytest.raises(SettingsError, match=r"gan:RUN\?seed=7"):
         resolve(f"gan:{tmp_path}/run?sed=7")
-    with pytest.raises(ImageError, match="no such run"):
+    with pytest.raises(ImageError, match="no such file"):
         parse_style("gan:nowhere?seed=7")
 
 
@@ -364,4 +366,5 @@ def test_random_kills_change_nothing(tmp_path: Path) -> None:
         whole, killed = ((tmp_path / run / name).read_bytes() for run in ("whole", "killed"))
         if name != BEST:  # which also holds how long it took
             assert whole == killed, name
-    assert np.isfinite(open_image(tmp_path / "killed" / "neighbours.png").pixels).all()
+    sheets = [(tmp_path / name / "neighbours.png").read_bytes() for name in ("killed", "whole")]
+    assert sheets[0] == sheets[1]

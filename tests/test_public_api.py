@@ -18,6 +18,7 @@ from impasto import settings
 
 NAMES = [
     "Encoder",
+    "Generator",
     "ImpastoError",
     "Painter",
     "Picture",

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,30 @@ def test_stopping_between_two_lines_of_the_log_loses_nothing(tmp_path: Path) -> 
     run(Toy(), tmp_path / "whole", how_long)
     assert trace(tmp_path / "whole") == trace(tmp_path / "halves")
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "halves"))
+
+
+def test_no_stop_saves_what_is_no_number(tmp_path: Path) -> None:
+    toy, steps = Toy(), iter(range(99))
+
+    def stop() -> bool:
+        if next(steps) < 6:
+            return False
+        with torch.no_grad():
+            next(toy.net.parameters())[0] = torch.nan
+        return True
+
+    reports = run(toy, tmp_path, length(12, log=5, save=5), stop=stop)
+    assert reports[-1].seen == 5 * BATCH
+    assert unpack(newest(tmp_path)[0])["seen"] == 5 * BATCH
+    assert all(bool(tensor.isfinite().all()) for tensor in weights(tmp_path).values())
+
+
+def test_the_time_for_reports_does_not_count(tmp_path: Path) -> None:
+    toy, seconds = Toy(), []
+    for report in train(toy.parts, toy.step, length(4), tmp_path, config={}):
+        time.sleep(0.2)
+        seconds.append(report.seconds)
+    assert seconds[-1] < 0.4
 
 
 def test_the_beginning_is_saved_and_the_last_two(tmp_path: Path) -> None:
@@ -351,6 +376,8 @@ def test_a_pass_sees_every_picture_once() -> None:
         assert sorted(part.tolist()) == list(range(10))
     assert seen[:10].tolist() != seen[10:].tolist()
     assert torch.equal(Shuffle(10, seed=0).indices(8, 4), seen[8:12])
+    many = Shuffle(2, seed=0).indices(2, 5000)  # a batch of thousands of passes
+    assert many.bincount().tolist() == [2500, 2500]
 
 
 def test_an_average_halves_the_old_in_its_half_life() -> None:

@@ -16,6 +16,7 @@ from impasto._version import __version__
 if TYPE_CHECKING:
     from impasto.encoder import Encoder
     from impasto.errors import ImpastoError
+    from impasto.gan.generator import Generator
     from impasto.images import Picture, open_image, save_image
     from impasto.inputs import Style
     from impasto.jobs.grid import grid
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Encoder",
+    "Generator",
     "ImpastoError",
     "Painter",
     "Picture",
@@ -51,6 +53,7 @@ __all__ = [
 
 _HOMES = {
     "Encoder": "encoder",
+    "Generator": "gan.generator",
     "ImpastoError": "errors",
     "Painter": "jobs.transfer",
     "Picture": "images",

@@ -13,7 +13,7 @@ class Average:
     """An exponential moving average of a module's weights and buffers.
 
     The weights that are worth keeping of a run whose rate is not at its end (Polyak & Juditsky
-    1992; as used for generators, Karras et al. 2018, section 3).
+    1992; as used for generators, Karras et al. 2018, appendix A).
 
     Attributes:
         module: a copy of the module, in evaluation mode, that holds the average.

@@ -10,7 +10,10 @@ pictures. If the newest is damaged, the one before it stands in. Whoever only re
 a file is there as a whole or not at all.
 """
 
+import hashlib
 import json
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +36,8 @@ __all__ = [
 
 KEPT: Final = 2
 
+_NAME: Final = re.compile(r"checkpoint-\d{12}\.safetensors")
+
 
 # --- One file -------------------------------------------------------------------------------------
 
@@ -47,7 +52,7 @@ def pack(state: Any) -> bytes:
 
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(state, "", tensors))
-    return save(tensors, {"state": tree})
+    return save(tensors, {"state": tree, "sha256": _sum(tree, tensors)})
 
 
 def unpack(data: bytes) -> Any:
@@ -61,8 +66,10 @@ def unpack(data: bytes) -> Any:
 
     try:
         size = int.from_bytes(data[:8], "little")
-        tree = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["state"])
-        return _unpack(tree, load(data))
+        metadata, tensors = json.loads(data[8 : 8 + size])["__metadata__"], load(data)
+        if metadata["sha256"] != _sum(metadata["state"], tensors):
+            raise ValueError("its content is not that of its checksum")
+        return _unpack(json.loads(metadata["state"]), tensors)
     except (SafetensorError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(str(error)) from None
 
@@ -99,7 +106,8 @@ def load_checkpoint(path: StrPath) -> Any:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a run's folder, the newest last."""
-    return sorted(folder.glob("checkpoint-*.safetensors"))
+    named = (path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name))
+    return sorted(named)
 
 
 def newest(folder: Path) -> tuple[bytes, tuple[str, ...]]:
@@ -142,6 +150,15 @@ def write_newest(folder: Path, seen: int, state: Any) -> None:
                 other.unlink()
             except PermissionError as error:
                 raise ImpastoError(f"cannot remove {other}: {os_reason(error)}") from error
+
+
+def _sum(tree: str, tensors: Mapping[str, Tensor]) -> str:
+    """A checksum of all that is in a state, hexadecimal; safetensors has none."""
+    digest = hashlib.sha256(tree.encode())
+    for name in sorted(tensors):
+        flat = tensors[name].contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -70,6 +70,7 @@ def data(
     ] = False,
     crops: Annotated[int, _flag("--crops", "N", "Count N random squares per picture", 0)] = 0,
     max_megapixels: Megapixels = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Say what is in folders: how many pictures, their sizes, duplicates, what cannot be used."""
@@ -77,7 +78,7 @@ def data(
 
     options: dict[str, Any] = {"size": size, "tile": tile, "crops": crops}
     options["max_megapixels"] = max_megapixels or 0.0
-    raise typer.Exit(run_data(folders, sheet, make_gan_settings(options), quiet))
+    raise typer.Exit(run_data(folders, sheet, make_gan_settings(options), overwrite, quiet))
 
 
 @app.command()
@@ -130,7 +131,7 @@ def train(
         int | None, _flag("--latent", "N", "Numbers in a latent vector", DEFAULT.latent)
     ] = None,
     width: Annotated[
-        int | None, _flag("--width", "N", "Feature maps of the largest layer", DEFAULT.width)
+        int | None, _flag("--width", "N", "Feature maps where the side is largest", DEFAULT.width)
     ] = None,
     seed: Annotated[int | None, _flag("--seed", "N", "Seed of every draw", DEFAULT.seed)] = None,
     device: Annotated[

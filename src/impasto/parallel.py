@@ -123,8 +123,8 @@ def join(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[World
         device: where this process computes; of a CUDA device, the one with its local rank is meant.
         patience: how long to wait for another process before it counts as gone.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1" or "RANK" not in os.environ:  # not from torchrun
         yield ALONE
         return
     # Its functions have the group at the time of its import as their default. Imported later, as by
@@ -132,10 +132,16 @@ def join(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[World
     from torch.distributed.nn import functional  # noqa: F401
 
     cuda = device.type == "cuda"
+    if cuda:
+        number = int(os.environ.get("LOCAL_RANK", "0"))
+        if number >= torch.cuda.device_count():
+            raise RunError(
+                f"there are more processes than the {torch.cuda.device_count()} GPUs of this "
+                "machine; start fewer"
+            )
+        device = torch.device("cuda", number)
+        torch.cuda.set_device(device)
     with _gone():
-        if cuda:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            torch.cuda.set_device(device)
         dist.init_process_group("nccl" if cuda else "gloo", timeout=patience)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device if cuda else CPU)

@@ -23,11 +23,12 @@ class Shuffle:
 
     def indices(self, seen: int, batch: int) -> Tensor:
         """Which pictures come after `seen` of them: `(batch,)`, int64."""
-        number, place = divmod(seen, self.count)
-        if number != self._pass:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "pass", number))
-            self._pass, self._order = number, torch.randperm(self.count, generator=generator)
-        taken = self._order[place : place + batch]
-        if len(taken) == batch:
-            return taken
-        return torch.cat((taken, self.indices(seen + len(taken), batch - len(taken))))
+        parts = []
+        while batch > 0:
+            number, place = divmod(seen, self.count)
+            if number != self._pass:
+                generator = torch.Generator().manual_seed(derive_seed(self.seed, "pass", number))
+                self._pass, self._order = number, torch.randperm(self.count, generator=generator)
+            parts.append(self._order[place : place + batch])
+            seen, batch = seen + len(parts[-1]), batch - len(parts[-1])
+        return torch.cat(parts)

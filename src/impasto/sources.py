@@ -43,7 +43,7 @@ class Source:
     @property
     def stem(self) -> str:
         """The name for a result made from it: `photo` of `holiday/photo.jpg`."""
-        return self.path.stem
+        return self.path.stem if self.seed is None else f"{self.path.stem}-{self.seed}"
 
     def open(self, *, max_pixels: int = MAX_PIXELS) -> Picture:
         """The picture: read, or painted.
@@ -130,7 +130,7 @@ def parse_style(text: str) -> StyleSource:
             raise SettingsError(f"the weight in {text!r} has to be above 0 and below 1e30")
         return StyleSource(source, weight, Path(match["mask"]) if match["mask"] else None)
     if text.startswith("gan:"):
-        raise ImageError(f"cannot read {text}: no such run; write gan:RUN?seed=7")
+        resolve(text)  # says what is wrong with it
     if text.startswith("sample:"):
         raise ImageError(f"there is no sample in {text!r}; there are {', '.join(samples())}")
     raise ImageError(f"cannot read {text}: no such file, nor one with :WEIGHT or @MASK after it")

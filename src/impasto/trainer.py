@@ -107,7 +107,7 @@ class Report:
         total: of how many.
         metrics: the means of what the steps gave since the last report; empty in the first
             report of a run, which tells where it begins.
-        seconds: spent so far, over all continuations, s.
+        seconds: spent on steps so far, over all continuations, s; not on what is done with reports.
         saved: whether this moment is in a checkpoint.
         regular: whether that is one of those that every run of this length has: the first, the
             last, and one every `length.save_every`; not one for having been stopped.
@@ -186,11 +186,11 @@ def train(
     with run.held():
         # 1. Begin, or go on where the last checkpoint was taken.
         notes = run.begin(resume)
-        begin, before = time.monotonic(), run.seconds
         attempts = 0
         yield Report(
             run.seen, length.total, {}, run.seconds, saved=True, regular=run.regular, notes=notes
         )
+        then = time.monotonic()
 
         while run.seen < length.total:
             # 2. One batch.
@@ -198,11 +198,14 @@ def train(
             at = Moment(run.seen, length, torch.device(device), dtype, world)
             run.add(step(at))
             earlier, run.seen = run.seen, run.seen + length.batch
-            run.seconds = before + time.monotonic() - begin
+            then, run.seconds = time.monotonic(), run.seconds + time.monotonic() - then
             finished = run.seen >= length.total
             if run.seen // length.log_every == earlier // length.log_every and not finished:
                 if world.size == 1 and stop():
-                    run.save()
+                    if run.trouble({}):
+                        run.go_back()
+                    else:
+                        run.save()
                     yield Report(run.seen, length.total, {}, run.seconds, saved=True)
                     return
                 continue
@@ -218,6 +221,7 @@ def train(
                 run.go_back()
                 tame(attempts)
                 yield Report(run.seen, length.total, {}, run.seconds, notes=(note,))
+                then = time.monotonic()
                 continue
 
             # 4. A line of the log, and a checkpoint if it is time.
@@ -238,6 +242,7 @@ def train(
                 raise
             if stopping:
                 return
+            then = time.monotonic()
 
 
 @dataclass

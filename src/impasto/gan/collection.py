@@ -383,13 +383,13 @@ def spread(count: int, total: int) -> NDArray[np.int64]:
 
 
 def thumbnails(
-    report: Report, cut: Callable[[tuple[int, int]], Sequence[Box]] | None = None, count: int = 48
+    report: Report, cut: Callable[[Found], Sequence[Box]] | None = None, count: int = 48
 ) -> Picture:
     """A sheet of pictures, evenly spread over all there are, each in a cell of 160 px.
 
     Args:
         report: On the pictures; those that cannot be read any more are left out.
-        cut: Gives the squares of a picture of size (W, H), to show these; None to show it whole.
+        cut: Gives the squares of a picture, to show these; None to show it whole.
         count: The most that are shown.
 
     Raises:
@@ -397,7 +397,7 @@ def thumbnails(
     """
     parts: list[tuple[Path, Box | None]] = []
     for one in report.found:
-        parts += [(one.path, box) for box in cut(one.size)] if cut else [(one.path, None)]
+        parts += [(one.path, box) for box in cut(one)] if cut else [(one.path, None)]
     cells = []
     for place in spread(count, len(parts)).tolist():
         path, box = parts[place]

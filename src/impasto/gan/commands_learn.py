@@ -15,9 +15,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from impasto.desk import DONE, INTERRUPTED
-from impasto.errors import SettingsError
+from impasto.errors import ImpastoError, SettingsError
 from impasto.gan.settings import GanSettings, ScoreSettings, make_gan_settings
 from impasto.images import check_output_path, save_image
+from impasto.seeds import derive_seed
 from impasto.terminal import Reporter, duration
 
 if TYPE_CHECKING:
@@ -31,17 +32,23 @@ LINE_EVERY: Final = 10.0
 """Seconds between two lines of progress when the output is no terminal."""
 
 
-def run_data(folders: Sequence[str], sheet: str | None, settings: GanSettings, quiet: bool) -> int:
+def run_data(
+    folders: Sequence[str], sheet: str | None, settings: GanSettings, overwrite: bool, quiet: bool
+) -> int:
     """`impasto gan data`."""
-    from impasto.gan.collection import Report, find, survey, thumbnails
+    from impasto.gan.collection import Found, Report, find, survey, thumbnails
     from impasto.gan.pictures import Box, Views, boxes
 
     if sheet is not None:
         check_output_path(sheet)
+        if not Path(sheet).parent.is_dir():
+            raise ImpastoError(f"cannot write {sheet}: there is no folder {Path(sheet).parent}")
+        if Path(sheet).exists() and not overwrite:
+            raise ImpastoError(f"{sheet} is there already; --overwrite replaces it")
     views = Views(settings.size, settings.crop, settings.tile, settings.crops)
 
-    def cut(size: tuple[int, int]) -> list[Box]:
-        return boxes(size, views, settings.seed)
+    def cut(one: Found) -> list[Box]:
+        return boxes(one.size, views, derive_seed(settings.seed, "crops", one.sha256))
 
     paths = find(folders)
     report: Report | None = None
@@ -55,8 +62,11 @@ def run_data(folders: Sequence[str], sheet: str | None, settings: GanSettings, q
     assert report is not None
     lines = report.lines()
     if report.found:
-        squares = sum(len(cut(one.size)) for one in report.found)
-        lines.append(f"squares of {settings.size} px for train: {squares:,}")
+        different = {one.sha256: one for one in report.found}.values()
+        squares = sum(len(cut(one)) for one in different)
+        lines.append(
+            f"squares of {settings.size} px: {squares:,}, a part of them held out by train"
+        )
     sys.stdout.write("\n".join(lines) + "\n")
     if sheet is not None:
         cutting = settings.tile or settings.crops
@@ -92,7 +102,7 @@ def run_train(
 
     import torch
 
-    from impasto.compute import choose_device, keep_memory, threads
+    from impasto.compute import choose_device, keep_memory, memory_errors, threads
     from impasto.gan.run import train_gan
     from impasto.parallel import join
 
@@ -107,10 +117,13 @@ def run_train(
             images = max(settings.batch, round(passes * len(pictures.train)))
             settings = make_gan_settings({**options, "images": images})
         if dry_run:
+            world.portion(settings.batch)
             if world.first:
-                _tell(settings, pictures)
+                with threads(settings.threads), memory_errors("such networks and batches"):
+                    _tell(settings, pictures)
             return DONE
-        with _polite(world.first) as asked, threads(settings.threads):
+        needs = memory_errors("such networks and batches")
+        with _polite(world.first) as asked, threads(settings.threads), needs:
             late = _late(began, seconds)
             steps = train_gan(
                 pictures,
@@ -232,12 +245,16 @@ def _tell(settings: GanSettings, pictures: "Pictures") -> None:
     numbers = [count_parameters(net) for net in (recipe.generator, recipe.discriminator)]
     length = Length(settings.images, settings.batch, settings.batch, settings.batch)
     dtype = choose_dtype(device, settings.precision)
+    cycle = settings.recipe.critic_steps  # the generator has its turn once in so many steps
     times = []
-    for step in range(3):
+    for turn in range(3):  # the first one warms up
         begin = time.perf_counter()
-        torch.manual_seed(step)
-        recipe.step(Moment(step * settings.batch, length, device, dtype))
-        times.append(time.perf_counter() - begin)
+        for step in range(turn * cycle, (turn + 1) * cycle):
+            torch.manual_seed(step)
+            recipe.step(Moment(step * settings.batch, length, device, dtype))
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append((time.perf_counter() - begin) / cycle)
     steps = math.ceil(settings.images / settings.batch)
     lines = [f"{name} = {value}" for name, value in dataclasses.asdict(settings).items()]
     lines += [f"{name} = {value}" for name, value in vars(settings.recipe).items()]
@@ -247,15 +264,19 @@ def _tell(settings: GanSettings, pictures: "Pictures") -> None:
         f"generator = {numbers[0]:,} parameters",
         f"discriminator = {numbers[1]:,} parameters",
         f"weights and optimisers = {state / 1e6:.0f} MB",
-        f"memory now = {_peak() / 1e6:.0f} MB",
-        f"steps = {steps:,}, about {duration(steps * min(times))} on {device} in "
-        f"{str(dtype).removeprefix('torch.')}",
+        f"memory = {_peak() / 1e6:.0f} MB",
+        f"steps = {steps:,}, about {duration(steps * min(times[1:]))} on {device} in "
+        f"{str(dtype).removeprefix('torch.')}, and some seconds more for each snapshot's scores",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
 def _peak() -> int:
-    """The most memory that this process has had, bytes."""
+    """The most memory that this process has had, or its GPU, bytes."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
     if sys.platform == "win32":
         return 0
     import resource

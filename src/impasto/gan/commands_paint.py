@@ -1,17 +1,19 @@
 """What `impasto gan` does with a trained run: paint, film, judge, score, export."""
 
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from impasto.batch import is_folder
 from impasto.desk import DONE, FAILED
 from impasto.errors import ImpastoError, RunError, SettingsError
 from impasto.gan.settings import ScoreSettings, make_gan_settings
-from impasto.images import check_output_path, open_image, save_image
+from impasto.images import check_output_path, save_image
 from impasto.terminal import Reporter
+
+if TYPE_CHECKING:
+    from impasto.gan.generator import Generator
 
 __all__ = ["run_export", "run_judge", "run_sample", "run_score", "run_walk"]
 
@@ -32,6 +34,7 @@ def run_sample(
     if single:
         check_output_path(out)
         _free(Path(out), overwrite)
+    from impasto.compute import memory_errors
     from impasto.gan.generator import Generator
     from impasto.gan.recipe import latents
     from impasto.gan.sheets import grid, tiles
@@ -39,7 +42,8 @@ def run_sample(
 
     generator = Generator.load(run, device=_device(device))
     z = latents(count, generator.net.latent, seed)
-    with Reporter(quiet) as reporter:
+    with Reporter(quiet) as reporter, memory_errors("so many pictures; write them to a folder"):
+        _tell_notes(generator, reporter)
         reporter.begin("painting")
         if single:
             made = tiles(generator.paint(z))
@@ -94,6 +98,7 @@ def run_walk(
     side = generator.side * factor
     frames = []
     with Reporter(quiet) as reporter:
+        _tell_notes(generator, reporter)
         reporter.begin("painting")
         for number, x in enumerate(generator.walk(count, stops=stops, seed=seed), 1):
             image = Image.fromarray(tiles(x)[0])
@@ -123,20 +128,20 @@ def run_judge(run: str, images: Sequence[str], device: str, megapixels: float | 
             reporter.say(note)
         for source in find_photos(images, missing_too=len(images) > 1):
             try:
-                x = cover(
-                    open_image(source.path, max_pixels=limit).over_white().tensor(), (side, side)
-                )
+                x = cover(source.open(max_pixels=limit).over_white().tensor(), (side, side))
             except ImpastoError as error:
                 reporter.error(error)
                 failed = True
                 continue
             with torch.inference_mode():
-                logit = float(net((x * 2 - 1).to(target)))
+                logit = net((x * 2 - 1).to(target))
             if found.settings.loss == "bce":
-                told = f"{1 / (1 + math.exp(-logit)):.3f}"
+                told = f"{logit.sigmoid().item():.3f}"
             else:
-                told = f"{logit:+.3f} (a score of --loss {found.settings.loss}, no probability)"
-            reporter.result(source.path, told)
+                told = (
+                    f"{logit.item():+.3f} (a score of --loss {found.settings.loss}, no probability)"
+                )
+            reporter.result(Path(source.text), told)
     return FAILED if failed else DONE
 
 
@@ -153,12 +158,14 @@ def run_score(
     """`impasto gan score`."""
     if not 10 <= count <= 50_000:
         raise SettingsError(f"-n is {count}; it is a number from 10 to 50000")
+    from impasto.compute import memory_errors
     from impasto.gan.cache import reference_squares
     from impasto.gan.generator import Generator
     from impasto.gan.scores import Judge
 
     generator = Generator.load(run, device=_device(device))
-    with Reporter(quiet) as reporter:
+    with Reporter(quiet) as reporter, memory_errors(f"the scores of {count} pictures"):
+        _tell_notes(generator, reporter)
         reporter.begin("scoring")
         reporter.show(0.0, "reading")
         crops, painting = reference_squares(
@@ -191,9 +198,16 @@ def run_export(run: str, out: str, newest: bool, overwrite: bool, quiet: bool) -
     from impasto.gan.generator import Generator
 
     with Reporter(quiet) as reporter:
-        Generator.load(run, best=not newest).export(out)
+        generator = Generator.load(run, best=not newest)
+        _tell_notes(generator, reporter)
+        generator.export(out)
         reporter.result(Path(out), "")
     return DONE
+
+
+def _tell_notes(generator: "Generator", reporter: Reporter) -> None:
+    for note in generator.notes:
+        reporter.say(note)
 
 
 def _device(name: str) -> Any:
@@ -205,7 +219,9 @@ def _device(name: str) -> Any:
 
 
 def _free(path: Path, overwrite: bool) -> None:
-    """That a file may be written."""
+    """That a file may be written, before the work."""
+    if not path.parent.is_dir():
+        raise ImpastoError(f"cannot write {path}: there is no folder {path.parent}; make it first")
     if path.exists() and not overwrite:
         raise ImpastoError(f"{path} is there already; --overwrite replaces it")
 

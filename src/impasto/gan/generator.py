@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from impasto.checkpoints import newest, unpack
 from impasto.errors import RunError, SettingsError, WeightsError
@@ -45,15 +45,21 @@ class Run:
     def generator(self) -> GeneratorNet:
         """The generator that paints: the average, where there is one."""
         net = GeneratorNet(self.settings.size, self.settings.latent, self.settings.width)
-        net.load_state_dict(self.parts.get("average", self.parts["generator"]))
+        self._fill(net, "average" if "average" in self.parts else "generator")
         return net.eval().requires_grad_(False)
 
     def discriminator(self) -> Discriminator:
         """The discriminator."""
         settings = self.settings
         net = Discriminator(settings.size, settings.width, settings.recipe.norm)
-        net.load_state_dict(self.parts["discriminator"])
+        self._fill(net, "discriminator")
         return net.eval().requires_grad_(False)
+
+    def _fill(self, net: nn.Module, name: str) -> None:
+        try:
+            net.load_state_dict(self.parts[name])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise RunError(f"the run's {name} is damaged: {error}") from None
 
 
 def load_run(folder: StrPath, *, best: bool = True) -> Run:
@@ -84,6 +90,8 @@ def load_run(folder: StrPath, *, best: bool = True) -> Run:
         known = GanSettings.__dataclass_fields__
         values = {name: config[name] for name in known if name in config}
         values["augment"] = tuple(values["augment"])
+        if not isinstance(state["parts"], dict):
+            raise TypeError("it has no parts")
         settings = GanSettings(**values)
         return Run(settings, state["seen"], state["parts"], notes)
     except (KeyError, TypeError, SettingsError) as error:
@@ -97,14 +105,20 @@ class Generator:
         net: maps latents `(N, latent)` to pictures in [-1, 1].
         card: what made it, as JSON types.
         device: where it paints.
+        notes: what a user should know of its file, one line each.
     """
 
     def __init__(
-        self, net: GeneratorNet, card: Mapping[str, Any], device: torch.device | str = "cpu"
+        self,
+        net: GeneratorNet,
+        card: Mapping[str, Any],
+        device: torch.device | str = "cpu",
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.net = net.eval().requires_grad_(False).to(device)
         self.card = dict(card)
         self.device = torch.device(device)
+        self.notes = notes
 
     @property
     def side(self) -> int:
@@ -129,7 +143,7 @@ class Generator:
         path = Path(path)
         if path.is_dir():
             run = load_run(path, best=best)
-            return cls(run.generator(), _card(run), device)
+            return cls(run.generator(), _card(run), device, run.notes)
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -144,11 +158,14 @@ class Generator:
             net = GeneratorNet(card["size"], card["latent"], card["width"])
             net.load_state_dict(tensors, strict=False)
             missing = set(net.state_dict()) - set(tensors)
-            if any(not name.endswith("num_batches_tracked") for name in missing):
-                raise WeightsError(f"{path} is damaged: {sorted(missing)[0]} is missing")
+            missing = {name for name in missing if not name.endswith("num_batches_tracked")}
+            if missing:
+                raise WeightsError(f"{path} is damaged: {min(missing)} is missing")
         except OSError as error:
             raise WeightsError(f"cannot read {path}: {os_reason(error)}") from None
-        except (SafetensorError, KeyError, ValueError, RuntimeError, SettingsError) as error:
+        except (
+            SafetensorError, KeyError, TypeError, ValueError, RuntimeError, SettingsError
+        ) as error:  # fmt: skip
             raise WeightsError(f"{path} is damaged, or no generator: {error}") from None
         return cls(net, card, device)
 
@@ -169,7 +186,7 @@ class Generator:
             raise SettingsError(f"the number of pictures is {count}; it is at least 1")
         return self.paint(latents(count, self.net.latent, seed))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def paint(self, z: Tensor) -> Tensor:
         """The pictures of latents `(N, latent)`: float32 `(N, 3, side, side)` in [0, 1]."""
         painted = [

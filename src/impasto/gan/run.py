@@ -50,6 +50,9 @@ LOG_STEPS: Final = 10
 COLLAPSED: Final = 0.1
 """The generated pictures differ from each other by less than this share of what real ones do."""
 
+PERSISTENT: Final = 8
+"""Lines of the log after which pictures that are alike are a collapse."""
+
 WINDOW: Final = 20
 """Lines of the log over which the pace is taken."""
 
@@ -140,10 +143,10 @@ def train_gan(
         tame=recipe.pace.slow_down,
     )
     album = _Album(folder, recipe, pictures, scoring) if world.first else None
-    pace = _Pace()
+    pace, watch = _Pace(), _CollapseWatch()
     with closing(reports):  # so that the folder is free at once, whatever happens
         for report in reports:
-            notes = report.notes + _collapse(report)
+            notes = report.notes + watch(report)
             files: list[Path] = []
             scores: Mapping[str, Any] | None = None
             if album and report.regular:
@@ -167,15 +170,26 @@ class _Pace:
         return (now - seen) / (then - seconds) if then > seconds and now > seen else 0.0
 
 
-def _collapse(report: Report) -> tuple[str, ...]:
-    """A warning if all generated pictures are alike."""
-    spread = report.metrics.get("spread", 1.0)
-    if spread >= COLLAPSED:
-        return ()
-    return (
-        f"warning: after {report.seen} pictures all that it paints looks alike ({spread:.0%} of "
-        "the real ones' variety); try --augment all, another --loss or a smaller --lr",
-    )
+class _CollapseWatch:
+    """A warning when all generated pictures are alike, and stay so: once, until they differ again.
+
+    Fresh weights paint the same grey whatever the latent; that passes within some lines of the log.
+    """
+
+    def __init__(self) -> None:
+        self._lines = 0
+
+    def __call__(self, report: Report) -> tuple[str, ...]:
+        spread = report.metrics.get("spread")
+        if spread is None:
+            return ()
+        self._lines = self._lines + 1 if spread < COLLAPSED else 0
+        if self._lines != PERSISTENT:
+            return ()
+        return (
+            f"warning: after {report.seen} pictures all that it paints looks alike ({spread:.0%} "
+            "of the real ones' variety); try --augment all, another --loss or a smaller --lr",
+        )
 
 
 class _Album:
@@ -194,14 +208,13 @@ class _Album:
         home = self.folder / SNAPSHOTS
         home.mkdir(exist_ok=True)
         made = home / f"{report.seen:012}-grid.png"
-        lines = sheets.read_lines(self.folder / SCORES)
+        lines = self._forget(report.seen)
         files: list[Path] = []
         done = [line for line in lines if line["images"] == report.seen]
         scores: Mapping[str, Any] | None = done[0] if done else None
         fresh = not made.exists()
         generator = self._generator(report.seen)
         if fresh:
-            self._forget(report.seen)
             painted = sheets.tiles(generator.sample(GRID, seed=self.recipe.settings.seed))
             real = self._training(16)
             sheets.beside(real, painted[:16], home / f"{report.seen:012}-beside.png")
@@ -235,12 +248,20 @@ class _Album:
         x = self.pictures.batch(chosen)
         return sheets.tiles((x + 1) / 2)
 
-    def _forget(self, seen: int) -> None:
-        """Removes what a run that went back has drawn of times to come."""
+    def _forget(self, seen: int) -> list[dict[str, Any]]:
+        """Removes what a run that went back has of times to come; gives the scores until now."""
+        every = sheets.read_lines(self.folder / SCORES)
+        lines = [line for line in every if line["images"] <= seen]
+        if lines != every:
+            self._write_scores(lines)
         for path in (self.folder / SNAPSHOTS).glob("*.png"):
             number = path.name.split("-")[0]
             if number.isdecimal() and int(number) > seen:
                 path.unlink(missing_ok=True)
+        return lines
+
+    def _write_scores(self, lines: list[dict[str, Any]]) -> None:
+        write_text_atomic(self.folder / SCORES, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _score(
         self, generator: Generator, seen: int, lines: list[dict[str, Any]]
@@ -255,7 +276,7 @@ class _Album:
             newest = self.folder / f"checkpoint-{seen:012}.safetensors"
             write_bytes_atomic(self.folder / BEST, newest.read_bytes())
         # The last, as it says that all is there.
-        write_text_atomic(self.folder / SCORES, "".join(json.dumps(line) + "\n" for line in lines))
+        self._write_scores(lines)
         return line
 
     def _judged(self) -> Judge:

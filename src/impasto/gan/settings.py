@@ -102,7 +102,7 @@ class GanSettings:
         ema: after so many pictures, the generator's average has half forgotten; 0 for none.
         augment: differentiable augmentations, in order; none if empty.
         latent: numbers in a latent vector.
-        width: feature maps of the largest layer.
+        width: feature maps where the side is largest.
         flip: whether every second picture, by chance, is mirrored.
         crop: the `centre` of a picture, or a `random` part at every sight of it.
         tile: whether large pictures and scrolls are cut into squares.
@@ -161,7 +161,9 @@ class GanSettings:
                 f"size is {self.size!r}; the classic can have 32, 64, 128 or 256 px"
             )
         if not 0 <= self.lr < 1 or not math.isfinite(self.lr):
-            raise SettingsError(f"lr is {self.lr!r}; it is a number above 0 and below 1")
+            raise SettingsError(
+                f"lr is {self.lr!r}; it is a number below 1, or 0 for that of the loss's paper"
+            )
         if not 0.01 <= self.held_out <= 0.9:
             raise SettingsError(f"held_out is {self.held_out!r}; it is a share from 0.01 to 0.9")
         if not 0 <= self.max_megapixels < math.inf:
