@@ -156,8 +156,8 @@ def run_score(
     quiet: bool,
 ) -> int:
     """`impasto gan score`."""
-    if not 10 <= count <= 50_000:
-        raise SettingsError(f"-n is {count}; it is a number from 10 to 50000")
+    if not 10 <= count <= 10_000:  # the scores hold matrices of count² numbers
+        raise SettingsError(f"-n is {count}; it is a number from 10 to 10000")
     from impasto.compute import memory_errors
     from impasto.gan.cache import reference_squares
     from impasto.gan.generator import Generator
