@@ -15,16 +15,10 @@ from torch import Tensor
 import pictures
 from impasto.encoder import Encoder, Plan
 from impasto.errors import RunError, SettingsError, WeightsError
+from impasto.gan import features as module
 from impasto.gan import scores
-from impasto.gan.scores import (
-    FeatureSpec,
-    Judge,
-    density_and_coverage,
-    features,
-    kid,
-    nearest,
-    score,
-)
+from impasto.gan.features import FeatureSpec, features, nearest
+from impasto.gan.scores import Judge, density_and_coverage, kid, score
 
 TINY = Plan(((6, 5), (6,), (7, 3)))
 SPEC = FeatureSpec(("relu1_2", "relu3_2"), side=16, encoder="random")
@@ -394,7 +388,7 @@ def test_a_description_says_what_was_measured_on(slim: Judge) -> None:
 
 def test_nearest_is_that_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     fake, train, mirrored = rows(11), rows(57, seed=1), rows(57, seed=2)
-    monkeypatch.setattr(scores, "BLOCK", (4, 10))
+    monkeypatch.setattr(module, "BLOCK", (4, 10))
     every = torch.cdist(fake.double(), train.double())
     distances, indices = every.sort(1)
     found = nearest(fake, train, 12)

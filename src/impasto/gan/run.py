@@ -28,10 +28,11 @@ from impasto.errors import SettingsError
 from impasto.files import write_bytes_atomic, write_text_atomic
 from impasto.film import write_frames
 from impasto.gan import sheets
+from impasto.gan.features import nearest
 from impasto.gan.generator import BEST, Generator
 from impasto.gan.pictures import Pictures
 from impasto.gan.recipe import GanRecipe, make_generator
-from impasto.gan.scores import Judge, nearest
+from impasto.gan.scores import Judge
 from impasto.gan.settings import GanSettings, ScoreSettings
 from impasto.images import open_image, save_image
 from impasto.parallel import ALONE, World

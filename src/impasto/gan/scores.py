@@ -24,9 +24,8 @@ another are paintings and not crops. The scores are made for that:
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
@@ -35,24 +34,15 @@ from torch import Tensor
 
 from impasto.encoder import Encoder
 from impasto.errors import RunError, SettingsError
-from impasto.pyramid import resample_picture
-from impasto.settings import Padding, Pooling
-from impasto.weights import check_sha256
+from impasto.gan.features import FeatureSpec, Pictures, features, squared_distances
 
 __all__ = [
-    "FeatureSpec",
     "Judge",
-    "Pictures",
     "Scores",
     "density_and_coverage",
-    "features",
     "kid",
-    "nearest",
     "score",
 ]
-
-BATCH: Final = 64
-"""Pictures that the encoder sees at once."""
 
 NEIGHBOURS: Final = 5
 """k of density and coverage; Naeem et al. 2020 take 5."""
@@ -65,115 +55,6 @@ RESAMPLES: Final = 200
 
 INTERVAL: Final = (0.05, 0.95)
 """Which shares of the resamples lie below the ends of KID's interval."""
-
-BLOCK: Final = (1024, 4096)
-"""Generated and training pictures that `nearest` compares at once."""
-
-Pictures = NDArray[np.uint8] | Tensor | Iterable[Tensor]
-"""Pictures of one size: `(n, s, s, 3)` of uint8, such as a file mapped into memory; or
-`(n, 3, s, s)`, sRGB in [0, 1]; or batches of the latter."""
-
-Statistic = Literal["mean", "std"]
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """What scores are measured on; it travels with every score.
-
-    Two choices were made by measuring how many standard deviations of equal halves a fault lifts
-    KID by. Means alone found blur, noise, missing pictures and wrong colours better than means with
-    standard deviations, which only won on wrong layout. Rare channels, which few real crops excite,
-    ruled the cube in the kernel; a `floor` of 0.5 cures that and costs a tenth of the sight for a
-    slight blur or noise.
-
-    Attributes:
-        layers: of the encoder; their statistics stand side by side, one layer after another.
-        statistics: what is taken of each channel over the positions of its map: `mean`, or `std`,
-            the standard deviation, or both, `mean` of all layers first if so listed.
-        side: to which pictures are brought first, px; antialiased bicubic, clamped to [0, 1].
-        pooling: of the encoder; None for that which its file says it was trained with, or max.
-        padding: of the encoder's convolutions.
-        floor: every feature is standardised by the mean and standard deviation that it has over
-            the real reference pictures, but divided by no less than `floor` times the median of the
-            standard deviations of the same statistic and layer.
-        encoder: its name; `slim` for the newest one in the package.
-        sha256: of the encoder's file, empty as long as any will do.
-    """
-
-    layers: tuple[str, ...] = ("relu2_1", "relu3_1", "relu4_1", "relu5_1")
-    statistics: tuple[Statistic, ...] = ("mean",)
-    side: int = 64
-    pooling: Pooling | None = None
-    padding: Padding = "replicate"
-    floor: float = 0.5
-    encoder: str = "slim"
-    sha256: str = ""
-
-    def __post_init__(self) -> None:
-        if (
-            not self.layers
-            or not self.statistics
-            or not {"mean", "std"}.issuperset(self.statistics)
-        ):
-            raise SettingsError("features need at least one layer, and mean, std or both of it")
-
-    def load(self, device: torch.device | str = "cpu") -> Encoder:
-        """The encoder that is asked for.
-
-        Raises:
-            WeightsError: there is no such encoder, or it has another SHA-256.
-        """
-        encoder = Encoder.load(
-            self.encoder, pooling=self.pooling, padding=self.padding, device=device
-        )
-        self.settled(encoder)
-        return encoder
-
-    def settled(self, encoder: Encoder) -> Self:
-        """The same with everything said that had been left open, for this encoder.
-
-        Raises:
-            SettingsError: the encoder is not as asked for, or does not compute in float32.
-            WeightsError: it has another SHA-256.
-        """
-        encoder.check_layers(self.layers)
-        if self.sha256:
-            check_sha256("the reference of the scores", self.sha256, encoder.sha256)
-        if encoder.dtype is not torch.float32:
-            raise SettingsError(f"scores are measured in float32, not in {encoder.dtype}")
-        if self.pooling not in (None, encoder.pooling) or self.padding != encoder.padding:
-            raise SettingsError(
-                f"features with {self.pooling or 'any'} pooling and {self.padding} padding need "
-                f"another encoder than one with {encoder.pooling} and {encoder.padding}"
-            )
-        return dataclasses.replace(
-            self, pooling=encoder.pooling, encoder=encoder.name, sha256=encoder.sha256
-        )
-
-    def describe(self) -> str:
-        """One line for people."""
-        return (
-            f"{' and '.join(self.statistics)} of {', '.join(self.layers)} of {self.encoder} "
-            f"({self.sha256[:12] or 'any version'}, {self.pooling or 'its own'} pooling, "
-            f"{self.padding} padding) on {self.side}×{self.side} px, antialiased bicubic, "
-            f"standardised over the reference (floor {self.floor:g})"
-        )
-
-    def record(self) -> dict[str, Any]:
-        """Everything as plain JSON types."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """What `record` gave."""
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in record.items()
-        }
-        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -235,7 +116,7 @@ class Judge:
         self,
         pictures: Pictures,
         painting: Tensor | NDArray[np.integer[Any]],
-        spec: FeatureSpec = FeatureSpec(),
+        spec: FeatureSpec = FeatureSpec(),  # noqa: B008 — frozen
         encoder: Encoder | None = None,
     ) -> None:
         encoder = encoder or spec.load()
@@ -295,48 +176,6 @@ class Judge:
 
     def _standardised(self, raw: Tensor) -> Tensor:
         return ((raw.double() - self._mean) / self._std).float()
-
-
-@torch.no_grad()
-def features(pictures: Pictures, encoder: Encoder, spec: FeatureSpec) -> Tensor:
-    """The features of pictures, as the encoder gives them: not standardised yet.
-
-    On a CPU with a given number of threads, equal pictures in equal batches give equal features.
-
-    Args:
-        pictures: at least one; all square.
-        encoder: one that is as `spec` asks.
-        spec: what to measure.
-
-    Returns:
-        `(N, D)`, float32, on the CPU: `spec.statistics` after one another, of each all
-        `spec.layers`.
-
-    Raises:
-        SettingsError: these are no pictures, or the encoder is not as asked for.
-    """
-    spec.settled(encoder)
-    rows = []
-    for batch in _batches(pictures):
-        if batch.ndim != 4 or batch.shape[1] != 3 or batch.shape[2] != batch.shape[3]:
-            raise SettingsError(f"pictures to score are (N, 3, s, s), not {tuple(batch.shape)}")
-        if not batch.is_floating_point():
-            raise SettingsError(f"pictures to score are in [0, 1], not {batch.dtype}")
-        x = batch.to(encoder.device, torch.float32)
-        maps = encoder(resample_picture(x, (spec.side, spec.side)).clamp(0, 1), spec.layers)
-        rows.append(
-            torch.cat(
-                [
-                    f.mean((2, 3)) if statistic == "mean" else f.std((2, 3), correction=0)
-                    for statistic in spec.statistics
-                    for f in (maps[layer] for layer in spec.layers)
-                ],
-                dim=1,
-            ).cpu()
-        )
-    if not rows:
-        raise SettingsError("there are no pictures to score")
-    return torch.cat(rows)
 
 
 def score(
@@ -430,51 +269,6 @@ def density_and_coverage(
     return _density_and_coverage(*products, painting)
 
 
-@torch.no_grad()
-def nearest(
-    fake: Tensor, train: Tensor, count: int = 1, *, mirrored: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The training pictures that are nearest to generated ones, to see what was merely learnt.
-
-    Done in blocks, so that no matrix of all pairs is ever in memory.
-
-    Args:
-        fake: `(M, d)`, features.
-        train: `(n, d)`, features of the training pictures, standardised alike.
-        count: how many neighbours, 1 to n.
-        mirrored: `(n, d)`, features of the training pictures flipped left to right, in the same
-            order. A picture is as near as the nearer of the two.
-
-    Returns:
-        Indices into `train`, int64, and Euclidean distances, float32, the nearest first; both
-        `(M, count)`.
-
-    Raises:
-        SettingsError: the shapes do not fit, or there are not so many.
-    """
-    copies = [train] if mirrored is None else [train, mirrored]
-    if fake.ndim != 2 or any(copy.shape != (len(train), fake.shape[1]) for copy in copies):
-        raise SettingsError("generated and training pictures differ in their features")
-    if not 1 <= count <= len(train):
-        raise SettingsError(f"there are {len(train)} training pictures, so not {count} neighbours")
-    found = []
-    for queries in torch.split(fake, BLOCK[0]):
-        distances = torch.empty(len(queries), 0, dtype=torch.float64)
-        indices = torch.empty(len(queries), 0, dtype=torch.long)
-        for start in range(0, len(train), BLOCK[1]):
-            blocks = [
-                _squared_distances(*_between(queries, copy[start : start + BLOCK[1]]))
-                for copy in copies
-            ]
-            block = torch.stack(blocks).amin(0)
-            here = torch.arange(start, start + block.shape[1]).expand_as(block)
-            distances, indices = torch.cat((distances, block), 1), torch.cat((indices, here), 1)
-            distances, order = distances.topk(min(count, distances.shape[1]), largest=False)
-            indices = indices.gather(1, order)
-        found.append((indices, distances.sqrt().float()))
-    return torch.cat([pair[0] for pair in found]), torch.cat([pair[1] for pair in found])
-
-
 @dataclass(frozen=True)
 class _Pairs:
     """Sums of the kernel over all pairs that count; reweighted, they give every resample's KID.
@@ -552,11 +346,11 @@ def _density_and_coverage(
 ) -> tuple[float, float]:
     """Both, from x·y/d and paintings `(n,)`."""
     real, fake = real_real.diagonal(), fake_fake.diagonal()
-    others = _squared_distances(real_real, real, real)
+    others = squared_distances(real_real, real, real)
     others.masked_fill_(painting[:, None] == painting, torch.inf)
     radii = others.kthvalue(NEIGHBOURS, dim=1).values
     # What lies on the sphere is outside, whichever way it was rounded.
-    inside = _squared_distances(real_fake, real, fake) < radii[:, None] * (1 - 1e-9)
+    inside = squared_distances(real_fake, real, fake) < radii[:, None] * (1 - 1e-9)
     density = inside.sum().item() / (NEIGHBOURS * len(fake))
     return density, inside.any(1).double().mean().item()
 
@@ -565,19 +359,6 @@ def _products(a: Tensor, b: Tensor | None = None) -> Tensor:
     """x·y/d for all pairs of rows, in float64."""
     a = a.double()
     return a @ (a if b is None else b.double()).mT / a.shape[1]
-
-
-def _between(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x·y for all pairs of rows, and x·x of either, in float64."""
-    a, b = a.double(), b.double()
-    return a @ b.mT, a.square().sum(1), b.square().sum(1)
-
-
-def _squared_distances(products: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """x·x + y·y − 2x·y, `(n, m)`; what may be rounding alone is 0."""
-    both = a[:, None] + b
-    squares = both - 2 * products
-    return squares.masked_fill_(squares < 1e-12 * both, 0)
 
 
 def _check(real: Tensor, fake: Tensor, painting: Tensor | NDArray[np.integer[Any]]) -> Tensor:
@@ -608,18 +389,3 @@ def _numbers(painting: Tensor | NDArray[np.integer[Any]], count: int) -> Tensor:
     if numbers.shape != (count,) or numbers.is_floating_point():
         raise SettingsError(f"each of {count} real pictures needs the number of its painting")
     return numbers.long()
-
-
-def _batches(pictures: Pictures) -> Iterator[Tensor]:
-    """Pictures in batches of at most `BATCH`; arrays as `(N, 3, s, s)` in [0, 1]."""
-    if isinstance(pictures, np.ndarray):
-        if pictures.ndim != 4 or pictures.dtype != np.uint8:
-            raise SettingsError(
-                f"an array of pictures is uint8 (n, s, s, 3), not {pictures.dtype} {pictures.shape}"
-            )
-        for start in range(0, len(pictures), BATCH):
-            pixels = torch.from_numpy(np.array(pictures[start : start + BATCH]))
-            yield pixels.permute(0, 3, 1, 2).float().div_(255)
-        return
-    for batch in (pictures,) if isinstance(pictures, Tensor) else pictures:
-        yield from torch.split(batch, BATCH)
