@@ -25,6 +25,7 @@ from impasto.objectives import Region, Styles, StyleTerm, make_objective
 from impasto.settings import TransferSettings
 
 SLIM = PLANS["slim"]
+SKEWED = "resized, its sides by different factors"
 QUICK: dict[str, Any] = {"size": 64, "steps": 6, "threads": 1}
 
 
@@ -81,6 +82,28 @@ def test_what_is_small_keeps_more_and_a_soft_mask_stays_soft() -> None:
         assert guide(speck, SLIM, layer).sum() * SLIM.stride(layer) ** 2 >= 16
     soft = torch.full((1, 1, 64, 64), 0.3)
     assert torch.allclose(guide(soft, SLIM, "relu4_1"), torch.full((1, 1, 8, 8), 0.3))
+
+
+@pytest.mark.parametrize("side", [47, 71, 127])
+def test_a_mask_in_the_last_pixels_is_not_lost(side: int) -> None:
+    """A layer's positions leave a rest at the right and the bottom, which none of them sees."""
+    mask = torch.zeros(1, 1, side, side)
+    mask[..., -(side % 16) :] = 1
+    for layer in SLIM.layers:
+        found = guide(mask, SLIM, layer)
+        assert found.shape[-1] == side // SLIM.stride(layer)
+        assert found.sum() > 0
+        assert found[..., : found.shape[-1] // 2].sum() == 0
+    photo, style = flat((90, 80, 200), side, side), Picture(pictures.painting(side, side))
+    edge = Picture((mask[0, 0, :, :, None].expand(-1, -1, 3) * 255).byte().numpy())
+    drawn = Style(style, regions=edge)
+    for options in ({"regions": edge}, {"regions": edge, "style_layers": "relu5_1"}):
+        result = impasto.transfer(photo, drawn, **{**QUICK, "size": side}, **options)
+        assert np.isfinite(result.settings["loss"])
+    last = impasto.transfer(
+        photo, Style(style, mask=edge), **{**QUICK, "size": side}, style_layers="relu5_1"
+    )
+    assert np.isfinite(last.settings["loss"])
 
 
 def test_odd_sizes_have_the_layers_size() -> None:
@@ -181,12 +204,27 @@ def test_maps_say_which_part_is_which() -> None:
     assert isinstance(red[0], Tensor)
     assert red[0][0, 0, :10].all()
     assert not red[0][0, 0, 10:].any()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    with pytest.raises(SettingsError, match="is no map: paint every part"):
+        region_masks(Picture(noise), [Picture(noise)])
     with pytest.raises(SettingsError, match="has the colour #000000, and no style"):
         region_masks(Picture(photo), [Picture(style)])
     with pytest.raises(SettingsError, match="give --regions"):
         region_masks(None, [Picture(style)])
     with pytest.raises(SettingsError, match="for every style"):
         region_masks(Picture(photo), [Picture(style), None])
+
+
+def test_labels_are_told_apart_and_small_parts_are_parts() -> None:
+    labels = np.zeros((200, 200, 3), np.uint8)
+    labels[:, 100:] = 1
+    labels[150:] = 2
+    labels[3:16, 3:16] = (250, 0, 0)  # 0.4 %
+    found = region_masks(Picture(labels), [Picture(labels)])
+    assert sorted(int(mask.sum()) for mask, _ in found) == [169, 10_000, 14_831, 15_000]
+    for mask, (where,) in found:
+        assert isinstance(where, Tensor)
+        assert torch.equal(mask, where)
 
 
 # --- the objective --------------------------------------------------------------------------------
@@ -207,6 +245,26 @@ def test_each_half_has_its_own_statistics() -> None:
     right_way, wrong_way = torch.cat((a, b), -1), torch.cat((b, a), -1)
     good, bad = (float(parts(x, sides)["style"]) for x in (right_way, wrong_way))
     assert good < 0.1 * bad
+
+
+def test_regions_count_by_area_and_by_what_is_well_inside() -> None:
+    a, b = (Picture(pictures.painting(64, 64, seed=s)).tensor() for s in (1, 2))
+    x = torch.rand(1, 3, 64, 128)
+    quarter = torch.zeros(1, 1, 64, 128)
+    quarter[..., :32] = 1
+    first, second = Region(Styles([a], [1]), quarter), Region(Styles([b], [1]), 1 - quarter)
+    together = float(parts(x, [first, second])["style"])
+    settings, encoder = TransferSettings(), Encoder.load("slim")
+    expected = 0.0
+    for region, area in ((first, 0.25), (second, 0.75)):
+        assert region.mask is not None
+        for layer, weight in settings.style_layers.items():
+            features = encoder(x, [layer])[layer]
+            own = guided_gram(features, guide(region.mask, SLIM, layer))
+            aim = region.styles.grams(encoder, 128, 128, [layer])[layer]
+            error = float((own - aim).square().sum() / aim.square().sum())
+            expected += area * weight * error / sum(settings.style_layers.values())
+    assert together == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_region_of_all_is_no_region() -> None:
@@ -314,6 +372,67 @@ def test_masked_styles_are_painted_and_recorded(tmp_path: Path) -> None:
     assert "32×32 px, the photo 64×48" in notes[0]
     assert not any(notes[1:])
     del tmp_path
+
+
+def test_each_half_is_painted_in_its_own_style() -> None:
+    """Seen in the result: each half is nearer to its own style's statistics than to the other's."""
+    photo = Picture(pictures.photo(128, 64))
+    a, b = (Picture(pictures.painting(64, 64, seed=s)) for s in (1, 2))
+    left, right = left_half(128, 64), inverted(left_half(128, 64))
+    made = impasto.transfer(
+        photo, [Style(a, mask=left), Style(b, mask=right)], size=128, steps=40, threads=1
+    ).image.tensor()
+    encoder = Encoder.load("slim")
+
+    def distance(x: Tensor, style: Picture) -> float:
+        pairs = (encoder(y, ["relu1_1", "relu2_1", "relu3_1"]) for y in (x, style.tensor()))
+        mine, theirs = ({n: gram_matrix(f) for n, f in found.items()} for found in pairs)
+        return sum(float((mine[n] - theirs[n]).norm() / theirs[n].norm()) for n in mine)
+
+    for half, own, other in ((made[..., :56], a, b), (made[..., 72:], b, a)):
+        assert distance(half, own) < 0.5 * distance(half, other)
+
+
+def test_a_composition_hands_on_what_styles_ask_for() -> None:
+    photo = Picture(pictures.photo(64, 48))
+    a, b, c = (Picture(pictures.painting(48, 48, seed=s)) for s in (1, 2, 3))
+    masks = (left_half(), flat((255, 255, 255)))
+    styles = as_styles([Style(a, 3.0, mask=masks[0]), Style(b, 1.0, mask=masks[1])])
+    found = Composition(styles, scale=0.5, coarse=as_styles(c)).layout(photo, (64, 48)).regions
+    for region, picture, shares_of in zip(found, (a, b), ((0.75, 0.0), (0.25, 1.0)), strict=True):
+        assert torch.equal(region.styles.pictures[0], picture.tensor())
+        assert region.styles.scale == 0.5
+        assert region.styles.coarse
+        assert torch.equal(region.styles.coarse.pictures[0], c.tensor())
+        assert region.styles.coarse.scale == 0.5
+        assert region.mask is not None
+        assert torch.allclose(region.mask[..., :30], torch.tensor(shares_of[0]), atol=1e-4)
+        assert torch.allclose(region.mask[..., 34:], torch.tensor(shares_of[1]), atol=1e-4)
+
+
+def test_luminance_is_painted_in_grey_with_the_photos_light() -> None:
+    from impasto.color import luminance, to_oklab
+
+    photo, style = Picture(pictures.photo(64, 48)), Picture(pictures.painting(64, 64))
+    layout = Composition(as_styles(style), colors="luminance").layout(photo, (64, 48))
+    assert torch.allclose(layout.content, luminance(photo.tensor()), atol=1e-6)
+    (painted,) = layout.regions[0].styles.pictures
+    assert torch.equal(painted[:, 0], painted[:, 2])
+    light, own = to_oklab(painted)[:, 0], to_oklab(photo.tensor())[:, 0]
+    assert float(light.mean()) == pytest.approx(float(own.mean()), abs=5e-3)
+    assert float(light.std()) == pytest.approx(float(own.std()), rel=0.05)
+
+
+def test_what_does_not_fit_is_told() -> None:
+    photo, style = Picture(pictures.photo(64, 48)), Picture(pictures.painting(48, 48))
+    drawn = Style(style, regions=left_half(32, 16))
+    told = Composition(as_styles(drawn), regions=left_half()).layout(photo, (64, 48)).notes
+    assert told == ["warning: mask has 32×16 px, its painting 48×48: " + SKEWED]
+    everywhere = [Style(style, mask=flat((255, 255, 255))), Style(style)]
+    told = Composition(as_styles(everywhere)).layout(photo, (64, 48)).notes
+    assert told == ["warning: the masks leave nothing of the photo to one of the styles"]
+    with pytest.raises(SettingsError, match="coarse strokes are for the whole photo"):
+        impasto.transfer(photo, style, coarse_from=Style(style, mask=left_half()), **QUICK)
 
 
 def test_masks_and_maps_exclude_each_other() -> None:

@@ -6,7 +6,7 @@ blue to yellow, within ±0.33 for sRGB. Equal distances look about equally diffe
 can lose chroma without changing its lightness or its hue.
 
 - *Luminance transfer* (Gatys et al. 2017, section 5): the lightness is painted, the chroma is the
-  photo's. `luminance` and `match_luminance` make the grey pictures that are painted from,
+  photo's. `luminance` and `luminance_recoloring` make the grey pictures that are painted from,
   `with_chroma_of` and `keep_chroma` put the chroma back.
 - *Recolouring*: a map of colours that gives one picture the colours of another, fitted on both
   (`linear_recoloring`, `histogram_recoloring`), applied to any picture (`recolor`).
@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,7 +34,7 @@ __all__ = [
     "keep_chroma",
     "linear_recoloring",
     "luminance",
-    "match_luminance",
+    "luminance_recoloring",
     "recolor",
     "to_oklab",
     "to_srgb",
@@ -204,34 +205,30 @@ def luminance(x: Tensor) -> Tensor:
     return _grey(to_oklab(x)[:, :1])
 
 
-def match_luminance(style: Tensor, photo: Tensor) -> Tensor:
-    """The grey style with the mean and the standard deviation of the photo's lightness.
-
-    L ← σ_photo/σ_style · (L − μ_style) + μ_photo: Hertzmann et al. 2001, section 3.4; Gatys et al.
-    2017, section 5.1. The quotient is at most `MAX_GAIN`; a flat style gets the photo's mean.
-
-    Args:
-        style: `(N, 3, h, w)`, sRGB in [0, 1], as `luminance` gives it.
-        photo: `(N, 3, H, W)`, likewise.
-
-    Returns:
-        The style, three equal channels in [0, 1]; what would be beyond black or white is clamped.
-    """
-    (L, mean, sigma), (_, wanted, aim) = (_lightness(x) for x in (style, photo))
-    gain = torch.sqrt((aim**2 + _GRAIN**2) / (sigma**2 + _GRAIN**2)).clamp(max=MAX_GAIN)
-    return _grey(((L - mean) * gain + wanted).to(style.dtype))
-
-
-def _lightness(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """L `(N, 1, H, W)`, its mean and its standard deviation, `(N, 1, 1, 1)`, float64."""
-    L = to_oklab(x)[:, :1].double()
-    mean = L.mean((2, 3), keepdim=True)
-    return L, mean, (L - mean).square().mean((2, 3), keepdim=True).sqrt()
-
-
 def _grey(L: Tensor) -> Tensor:
     """Greys of that lightness, `(N, 1, H, W)` to `(N, 3, H, W)`: all cones respond with L³."""
     return torch.cat([_encoded(L.clamp(0, 1) ** 3).clamp_(0, 1)] * 3, 1)
+
+
+def luminance_recoloring(source: Bytes, target: Bytes) -> Recoloring:
+    """Grey, with the mean and the standard deviation of the target's lightness.
+
+    L ← σ_target/σ_source · (L − μ_source) + μ_target: Hertzmann et al. 2001, section 3.4; Gatys et
+    al. 2017, section 5.1. The quotient is at most `MAX_GAIN`; a flat picture gets the mean alone.
+
+    Args:
+        source: `(H, W, 3)`, sRGB.
+        target: `(h, w, 3)`, sRGB.
+    """
+    (L, *_), (aim, *_) = _sample(source), _sample(target)
+    mean, wanted = L.mean(), aim.mean()
+    gain = min(MAX_GAIN, np.sqrt((aim.var() + _GRAIN**2) / (L.var() + _GRAIN**2)))
+
+    def recoloring(lab: Tensor) -> Tensor:
+        light = ((lab[:, :1] - mean) * gain + wanted).clamp_(0, 1)
+        return F.pad(light, (0, 0) * (lab.ndim - 2) + (0, 2))
+
+    return recoloring
 
 
 def linear_recoloring(source: Bytes, target: Bytes) -> Recoloring:
@@ -331,7 +328,7 @@ def recolor(picture: Bytes, recoloring: Recoloring) -> Bytes:
 
     Args:
         picture: `(H, W, 3)`, sRGB, of any size: a large one takes no float copy.
-        recoloring: what `linear_recoloring` or `histogram_recoloring` gave, fitted on this picture
+        recoloring: what `linear_recoloring` or another of them gave, fitted on this picture
             or on another.
 
     Returns:

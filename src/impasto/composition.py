@@ -17,7 +17,7 @@ from impasto.color import (
     keep_chroma,
     linear_recoloring,
     luminance,
-    match_luminance,
+    luminance_recoloring,
     recolor,
 )
 from impasto.errors import SettingsError
@@ -101,6 +101,12 @@ class Composition:
         self._drawings = [
             mask for mask in (*(s.mask for s in self.styles), protect, regions) if mask
         ]
+        self._map_notes = [
+            note
+            for style in self.styles
+            if style.regions
+            and (note := size_note(style.regions, style.picture.size, "its painting"))
+        ]
         self._pictures = [style.picture.over_white() for style in self.styles]
         self._coarse_pictures = [style.picture.over_white() for style in self._coarse]
         self._settled = self._parts(None) if colors in ("style", "content") else None
@@ -123,12 +129,16 @@ class Composition:
             content = luminance(content)
         parts = self._settled or self._parts(opaque)
         notes = [note for drawing in self._drawings if (note := size_note(drawing, photo.size))]
+        notes += self._map_notes
         kept = None if self._kept is None else protected(self._kept, photo.size)
+        placed = _placed(parts, size)
         regions = [
             Region(styles, mask)
-            for (styles, _, _), mask in zip(parts, _placed(parts, size), strict=True)
+            for (styles, _, _), mask in zip(parts, placed, strict=True)
             if mask is None or mask.sum() > 0
         ]
+        if len(regions) < len(placed):
+            notes.append("warning: the masks leave nothing of the photo to one of the styles")
         chroma = self.colors in ("content", "luminance")
         return Layout(content, regions, notes, photo, chroma, kept)
 
@@ -187,7 +197,7 @@ class Composition:
             return picture.tensor()
         match self.colors:
             case "luminance":
-                return match_luminance(luminance(picture.tensor()), luminance(photo.tensor()))
+                fit = luminance_recoloring(picture.pixels, photo.pixels)
             case "histogram":
                 fit = histogram_recoloring(picture.pixels, photo.pixels)
             case _:

@@ -60,8 +60,10 @@ def guide(mask: Tensor, plan: Plan, layer: str) -> Tensor:
         # The layer's positions are squares of `stride` px; a rest at the end is seen by none.
         eroded = _eroded(mask, border)[..., : h * stride, : w * stride]
         found = F.avg_pool2d(eroded, stride) if stride > 1 else eroded
-        if border == 0 or found.sum() * stride**2 >= LEAST * mask.sum():
+        if found.sum() * stride**2 >= LEAST * mask.sum():
             return found
+        if border == 0:  # all of it, or most, is in that rest: then the nearest positions have it
+            return F.adaptive_avg_pool2d(mask, (h, w))
         border //= 2
 
 

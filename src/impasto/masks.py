@@ -16,6 +16,8 @@ from impasto.pyramid import Size
 
 __all__ = ["mask_of", "protected", "region_masks", "size_note"]
 
+Pixels = NDArray[np.uint8]
+
 FEATHER: Final = 0.01
 """How wide the soft edge around what is protected is, as a share of the long side."""
 
@@ -26,7 +28,13 @@ LIKE: Final = 60.0
 """Colours of a map that differ by less are the same, in levels of 255 (Euclidean)."""
 
 SMALL: Final = 0.005
-"""A colour on less of a map than this is an edge between two others, and no region."""
+"""A colour on less of a map than this may be the edge between two others, and no region."""
+
+EDGE: Final = 8.0
+"""How far from the straight line between two colours that of their edge may be, levels of 255."""
+
+FLAT: Final = 32
+"""A map of no more colours than this is drawn in exactly these: none is noise, as in a JPEG."""
 
 
 def mask_of(drawing: Picture) -> Tensor:
@@ -46,14 +54,14 @@ def mask_of(drawing: Picture) -> Tensor:
     return torch.from_numpy(light / 255)[None, None]
 
 
-def size_note(drawing: Picture, photo: Size) -> str | None:
-    """A warning where a mask or map has not the shape of the photo, (W, H)."""
-    if drawing.size == photo:
+def size_note(drawing: Picture, of: Size, what: str = "the photo") -> str | None:
+    """A warning where a mask or map has not the shape, (W, H), of what it belongs to."""
+    if drawing.size == of:
         return None
-    (w, h), (W, H) = drawing.size, photo
+    (w, h), (W, H) = drawing.size, of
     skewed = abs(w * H - W * h) > 0.01 * w * H
     how = "resized, its sides by different factors" if skewed else "resized"
-    return f"warning: {_name(drawing, 'mask')} has {w}×{h} px, the photo {W}×{H}: {how}"
+    return f"warning: {_name(drawing, 'mask')} has {w}×{h} px, {what} {W}×{H}: {how}"
 
 
 def protected(mask: Tensor, size: Size) -> NDArray[np.uint8]:
@@ -99,11 +107,20 @@ def region_masks(
     if any(style is None for style in styles):
         raise SettingsError("the photo has a map of regions; give --style-regions for every style")
     colors = _main_colors(photo)
+    if not colors:
+        raise SettingsError(
+            f"{_name(photo, 'the map')} is no map: paint every part of it in one flat colour"
+        )
     own = _sorted_by(photo, colors, strict=False)
     theirs = [_sorted_by(style, colors, strict=True) for style in styles if style is not None]
     regions = []
     for i, color in enumerate(colors):
-        where = [_mask(places == i) if (places == i).mean() > SMALL else None for places in theirs]
+        covered = [float((places == i).mean()) for places in theirs]
+        least = SMALL if max(covered) > SMALL else 0.0
+        where = [
+            _mask(places == i) if share > least else None
+            for places, share in zip(theirs, covered, strict=True)
+        ]
         if not any(mask is not None for mask in where):
             told = "#" + "".join(f"{level:02x}" for level in color)
             raise SettingsError(
@@ -117,6 +134,9 @@ def region_masks(
 def _main_colors(drawing: Picture) -> list[tuple[int, int, int]]:
     """The colours of a map, the most frequent first; not those of edges."""
     flat = drawing.over_white().pixels.reshape(-1, 3)
+    exact, areas = np.unique(flat, axis=0, return_counts=True)
+    if len(exact) <= FLAT:
+        return _flat_colors(exact[np.argsort(-areas, kind="stable")], np.sort(areas)[::-1])
     bins, members, counts = np.unique(flat // 8, axis=0, return_inverse=True, return_counts=True)
     members = members.ravel()
     found: list[tuple[int, int, int]] = []
@@ -128,6 +148,26 @@ def _main_colors(drawing: Picture) -> list[tuple[int, int, int]]:
             found.append((r, g, b))
     del bins
     return found
+
+
+def _flat_colors(colors: Pixels, areas: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """Those of a map without noise, `(n, 3)`: all but small ones that lie between two others."""
+    found: list[tuple[int, int, int]] = []
+    for color, area in zip(colors.astype(int), areas, strict=True):
+        if area >= SMALL * areas.sum() or not any(
+            _between(color, np.array(a), np.array(b))
+            for i, a in enumerate(found)
+            for b in found[:i]
+        ):
+            r, g, b = color.tolist()
+            found.append((r, g, b))
+    return found
+
+
+def _between(color: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64]) -> bool:
+    """Whether a colour is a mixture of two others, about."""
+    t = float((color - a) @ (b - a)) / float((b - a) @ (b - a))
+    return 0 < t < 1 and bool(np.linalg.norm(a + t * (b - a) - color) < EDGE)
 
 
 def _sorted_by(

@@ -192,7 +192,7 @@ def make_objective(
             ]
             parts["content"] = content.weight * torch.stack(losses).sum()
         if style:
-            losses = [
+            losses = [x.new_zeros(())] + [
                 take[aim.layer]
                 * aim.area
                 * style_loss(
@@ -248,7 +248,7 @@ def _aims(encoder: Encoder, size: Size, style: StyleTerm, layers: Sequence[str])
         area = mask.mean().item()
         for layer in layers:
             where = guide(mask, encoder.plan, layer)
-            if where.sum() > 0:  # what is left of a speck, or of the last pixels of a row
+            if where.sum() > 0:  # a speck may be gone from a coarse scale
                 aims.append(_Aim(layer, grams[layer], where.to(encoder.device), area))
     return aims
 

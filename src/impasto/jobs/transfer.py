@@ -8,6 +8,7 @@ from torch import Tensor
 
 from impasto.composition import Composition
 from impasto.compute import memory_errors
+from impasto.errors import SettingsError
 from impasto.images import Picture
 from impasto.inputs import OpenStyle, PictureLike, StyleLike, as_picture, as_styles
 from impasto.jobs.run import Bench, Job, Start, opened_init, run
@@ -42,6 +43,10 @@ class Painter:
     ) -> None:
         with memory_errors("these styles"):
             coarse = as_styles(coarse_from) if not _none(coarse_from) else []
+            if any(each.mask or each.regions for each in coarse):
+                raise SettingsError(
+                    "the coarse strokes are for the whole photo; leave their mask out"
+                )
             self._set_up(
                 as_styles(style),
                 coarse,

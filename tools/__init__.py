@@ -1,0 +1,1 @@
+"""What makes the pictures that are shipped or shown."""
