@@ -29,6 +29,7 @@ __all__ = [
     "check_sha256",
     "known_names",
     "load_weights",
+    "read_weights",
     "verify",
     "weights_path",
 ]
@@ -114,12 +115,26 @@ def load_weights(name: str | Path) -> WeightFile:
     classic = CLASSICS.get(str(name))
     if classic is not None:
         prepare(classic)
-    path = weights_path(name)
+    file = read_weights(weights_path(name), None if classic is None else check_classic(classic))
+    if "plan" not in file.metadata:
+        raise WeightsError(f"{file.path} is no encoder: its metadata has no 'plan'")
+    return file
+
+
+def read_weights(path: str | Path, sha256: str | None = None) -> WeightFile:
+    """Reads a weight file, whatever the network.
+
+    Args:
+        path: the file.
+        sha256: of its bytes, where it is known already.
+
+    Raises:
+        WeightsError: it is missing or damaged.
+    """
+    path = _existing(Path(path))
     _check_kind(path)
-    sha256 = sha256_file(path) if classic is None else check_classic(classic)
+    sha256 = sha256 or sha256_file(path)
     tensors, metadata = READERS.get(path.suffix.lower(), _read)(path)
-    if "plan" not in metadata:
-        raise WeightsError(f"{path} is no encoder: its metadata has no 'plan'")
     return WeightFile(path.stem, path, sha256, tensors, metadata)
 
 

@@ -1,0 +1,313 @@
+"""The network that paints in one pass: encoder, transform, decoder.
+
+    pixels ─ recolour ─ encoder ─┬─ 32 at 1/2 ── transform ──────────────┐
+                                 ├─ 64 at 1/4 ── transform ─────┐        │
+                                 └─ 128 at 1/8 ─ transform ─ decoder ─ decoder ─ decoder ─ pixels
+
+- The pixels get the mean and covariance of the style's colours first, in closed form: so the whole
+  palette arrives, and the network spends nothing on it.
+- At three depths the features of the photo are whitened and coloured with the style's covariance
+  (Li et al. 2017), here in a small space that is learnt together with its decoder.
+- The decoder's convolutions are modulated by a code of the style (Karras et al. 2020, section 2.2),
+  which chooses among its filters, as the gains of conditional normalisation do (Dumoulin et al.
+  2017), but without statistics of the photo. A little noise, as much as the style asks for, gives
+  flat regions something to make strokes of.
+
+All that depends on the whole photo are its statistics in four places. None of them depends on
+another but through the recolouring; so they can be gathered in two passes over tiles, and every
+pixel then depends on its own neighbourhood alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from impasto.fast.statistics import Statistics, recolor_matrix, statistics, transfer_matrix
+
+__all__ = ["DEPTHS", "STRIDE", "FastNetwork", "StyleCode"]
+
+DEPTHS: Final = ("half", "quarter", "eighth")
+"""Where features are transformed, by their resolution."""
+
+STRIDE: Final = 16
+"""Sides have to be multiples of it, px."""
+
+NOISE: Final = 256
+"""Side of the tile of noise, positions; it is repeated over larger pictures."""
+
+CODE: Final = 256
+"""Length of the code of a style."""
+
+
+Shade = tuple[Tensor, Tensor | float]
+"""A style's code, `(N, CODE)`, and how much it counts: everywhere, or `(1, 1, h, w)`."""
+
+
+@dataclass(frozen=True)
+class StyleCode:
+    """All that the network knows of a style.
+
+    Attributes:
+        colors: of its pixels, 3 channels.
+        depths: of its features, by depth.
+        code: what modulates the decoder, `(N, CODE)`.
+    """
+
+    colors: Statistics
+    depths: Mapping[str, Statistics]
+    code: Tensor
+
+
+class Convolution(nn.Module):
+    """A 3×3 convolution that repeats the border, with a leaky ReLU after it, or without.
+
+    Args:
+        before, after: channels.
+        stride: 1 or 2.
+        active: whether a leaky ReLU of slope 0.2 follows.
+    """
+
+    def __init__(self, before: int, after: int, *, stride: int = 1, active: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(before, after, 3, stride)
+        nn.init.kaiming_normal_(self.conv.weight, 0.2 if active else 1.0)
+        assert self.conv.bias is not None
+        nn.init.zeros_(self.conv.bias)
+        self.active = active
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(F.pad(x, (1, 1, 1, 1), mode="replicate"))
+        return F.leaky_relu(x, 0.2) if self.active else x
+
+
+class Encoder(nn.Module):
+    """Pixels to features at three depths: 32, 64 and 128 channels at 1/2, 1/4 and 1/8."""
+
+    def __init__(self, widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        full, half, quarter, eighth = widths
+        self.to_half = nn.Sequential(
+            Convolution(3, full), Convolution(full, half, stride=2), Convolution(half, half)
+        )
+        self.to_quarter = nn.Sequential(
+            Convolution(half, quarter, stride=2), Convolution(quarter, quarter)
+        )
+        self.to_eighth = nn.Sequential(
+            Convolution(quarter, eighth, stride=2),
+            Convolution(eighth, eighth),
+            Convolution(eighth, eighth),
+        )
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        half = self.to_half((x - 0.5) * 4)
+        quarter = self.to_quarter(half)
+        return {"half": half, "quarter": quarter, "eighth": self.to_eighth(quarter)}
+
+
+class Modulated(nn.Module):
+    """Noise, and two 3×3 convolutions that the style modulates, beside their input.
+
+    Args:
+        channels: in and out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        convs = [nn.Conv2d(channels, channels, 3) for _ in range(2)]
+        self.convs = nn.ModuleList(convs)
+        self.gains = nn.ModuleList(nn.Linear(CODE, channels) for _ in range(2))
+        self.shifts = nn.ModuleList(nn.Linear(CODE, channels) for _ in range(2))
+        self.noise = nn.Linear(CODE, channels)
+        for conv in convs:
+            nn.init.kaiming_normal_(conv.weight, 0.2)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        for linear in (m for m in self.modules() if isinstance(m, nn.Linear)):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, styles: Sequence[Shade], noise: Tensor) -> Tensor:
+        y: Tensor = x + noise * _mixed(self.noise, styles)
+        for conv, gain, shift in zip(self.convs, self.gains, self.shifts, strict=True):
+            y = y * (1 + _mixed(gain, styles))
+            y = conv(F.pad(y, (1, 1, 1, 1), mode="replicate"))
+            y = F.leaky_relu(y + _mixed(shift, styles), 0.2)
+        return x + y
+
+
+def _mixed(linear: nn.Module, styles: Sequence[Shade]) -> Tensor:
+    """What a layer makes of the codes, each as much as it counts where it counts."""
+    code, weight = styles[0]
+    total: Tensor = linear(code)[..., None, None] * weight
+    for code, weight in styles[1:]:
+        total = total + linear(code)[..., None, None] * weight
+    return total
+
+
+class Decoder(nn.Module):
+    """Transformed features back to a change of the pixels."""
+
+    def __init__(self, widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        full, half, quarter, eighth = widths
+        self.at_eighth = nn.ModuleList(Modulated(eighth) for _ in range(2))
+        self.to_quarter = nn.Conv2d(eighth, quarter, 1)
+        self.at_quarter = Modulated(quarter)
+        self.to_half = nn.Conv2d(quarter, half, 1)
+        self.at_half = Modulated(half)
+        self.to_full = nn.Conv2d(half, full, 1)
+        self.at_full = Convolution(full, full)
+        self.out = Convolution(full, 3, active=False)
+        nn.init.zeros_(self.out.conv.weight)
+
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        styles: Mapping[str, Sequence[Shade]],
+        noise: Mapping[str, Tensor],
+    ) -> Tensor:
+        """The change, `(N, 3, H, W)`, from features, shades and noise at each depth."""
+        x = features["eighth"]
+        for block in self.at_eighth:
+            x = block(x, styles["eighth"], noise["eighth"])
+        x = _up(self.to_quarter(x)) + features["quarter"]
+        x = self.at_quarter(x, styles["quarter"], noise["quarter"])
+        x = _up(self.to_half(x)) + features["half"]
+        x = self.at_half(x, styles["half"], noise["half"])
+        pixels: Tensor = self.out(self.at_full(_up(self.to_full(x))))
+        return pixels
+
+
+class FastNetwork(nn.Module):
+    """Any photo in any style, in one pass; see the module.
+
+    Args:
+        widths: channels at full size, 1/2, 1/4 and 1/8.
+        seed: of the weights and of the noise.
+    """
+
+    noise: Tensor
+
+    def __init__(self, widths: tuple[int, int, int, int] = (16, 32, 64, 128)) -> None:
+        super().__init__()
+        self.widths = widths
+        self.encoder = Encoder(widths)
+        self.decoder = Decoder(widths)
+        _, half, quarter, eighth = widths
+        self.look = nn.Sequential(
+            Convolution(eighth, 192, stride=2), Convolution(192, CODE, active=True)
+        )
+        moments = 2 * (3 + half + quarter + eighth)
+        self.code = nn.Sequential(
+            nn.Linear(CODE + moments, CODE), nn.LeakyReLU(0.2), nn.Linear(CODE, CODE)
+        )
+        tile = torch.randn(1, 1, NOISE, NOISE, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("noise", tile)
+
+    def style(self, picture: Tensor, weight: Tensor | None = None) -> StyleCode:
+        """What there is to know of a style.
+
+        Args:
+            picture: `(N, 3, H, W)`, sRGB in [0, 1], sides multiples of `STRIDE`.
+            weight: how much each pixel counts, `(N or 1, 1, H, W)`; None for all alike.
+        """
+        return self.describe(picture, self.encoder(picture), weight)
+
+    def describe(
+        self, picture: Tensor, features: Mapping[str, Tensor], weight: Tensor | None = None
+    ) -> StyleCode:
+        """The same for a picture whose features are known."""
+        found = {name: statistics(x, _fit(weight, x)) for name, x in features.items()}
+        colors = statistics(picture, weight)
+        deep = self.look(features["eighth"])
+        where = _fit(weight, deep)
+        pooled = (
+            deep.mean((2, 3)) if where is None else (deep * where).sum((2, 3)) / where.sum((2, 3))
+        )
+        code = self.code_of(pooled, colors, found)
+        return StyleCode(colors, found, code)
+
+    def code_of(self, deep: Tensor, colors: Statistics, depths: Mapping[str, Statistics]) -> Tensor:
+        """The code of a style, `(N, CODE)`, from the means of `look` and from its statistics."""
+        moments = [
+            moment
+            for each in (colors, *depths.values())
+            for moment in (each.mean, _deviations(each))
+        ]
+        code: Tensor = self.code(torch.cat((deep.float(), *moments), 1))
+        return code
+
+    def recolor(self, photo: Tensor, own: Statistics, style: StyleCode) -> Tensor:
+        """The photo in the style's colours.
+
+        Args:
+            photo: `(N, 3, H, W)`.
+            own: of the photo's pixels.
+            style: as `style` gives it.
+        """
+        return apply(photo, recolor_matrix(own, style.colors), own.mean, style.colors.mean)
+
+    def forward(self, photo: Tensor, style: StyleCode) -> Tensor:
+        """The photo in the style.
+
+        Args:
+            photo: `(N, 3, H, W)`, sRGB in [0, 1], sides multiples of `STRIDE`.
+            style: as `style` gives it, of as many pictures, or of one.
+
+        Returns:
+            The same shape; values may be a little outside of [0, 1].
+        """
+        base = self.recolor(photo, statistics(photo), style)
+        features = self.encoder(base)
+        turned = {}
+        for name, x in features.items():
+            own, aim = statistics(x), style.depths[name]
+            turned[name] = apply(x, transfer_matrix(own, aim), own.mean, aim.mean)
+        shades = {name: [(style.code, 1.0)] for name in DEPTHS}
+        change: Tensor = self.decoder(turned, shades, self.noises(features))
+        return base + change
+
+    def noises(
+        self, features: Mapping[str, Tensor], at: tuple[int, int] = (0, 0)
+    ) -> dict[str, Tensor]:
+        """The noise for features whose first position is that of the pixel `at` (row, column)."""
+        found = {}
+        for depth, (name, x) in enumerate(features.items(), 1):
+            rows, columns = (
+                (torch.arange(n, device=x.device) + (start >> depth)) % NOISE
+                for n, start in zip(x.shape[-2:], at, strict=True)
+            )
+            found[name] = self.noise[:, :, rows][..., columns].to(x.dtype)
+        return found
+
+
+def apply(x: Tensor, matrix: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """M (x − before) + after at every position, as one 1×1 convolution each.
+
+    Args:
+        x: `(N, C, h, w)`.
+        matrix: `(N or 1, C, C)`.
+        before: `(N or 1, C)`.
+        after: likewise.
+    """
+    offset = after - (matrix * before[:, None]).sum(2)
+    matrix = matrix.to(x.dtype).expand(len(x), -1, -1)
+    y = torch.einsum("nij,njhw->nihw", matrix, x)
+    return y + offset.to(x.dtype)[..., None, None]
+
+
+def _fit(weight: Tensor | None, x: Tensor) -> Tensor | None:
+    """A weight of pixels at the resolution of features."""
+    return None if weight is None else F.adaptive_avg_pool2d(weight, (x.shape[-2], x.shape[-1]))
+
+
+def _deviations(each: Statistics) -> Tensor:
+    return (each.covariance.diagonal(dim1=1, dim2=2) + 1e-6).sqrt()
+
+
+def _up(x: Tensor) -> Tensor:
+    """Twice as large."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)

@@ -1,0 +1,114 @@
+"""Means and covariances of features, and the transform that gives features those of another."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+__all__ = ["Statistics", "blend", "in_float32", "recolor_matrix", "statistics", "transfer_matrix"]
+
+ITERATIONS: Final = 16
+"""Of Newton and Schulz; enough for float32 with `ROOM`."""
+
+ROOM: Final = 0.02
+"""What is added to the variances, as a share of their mean: how flat a direction may be."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is kept of feature maps.
+
+    Attributes:
+        mean: `(N, C)`, float32.
+        covariance: `(N, C, C)`, float32.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+
+def statistics(features: Tensor, weight: Tensor | None = None) -> Statistics:
+    """Mean and covariance over all positions.
+
+    Args:
+        features: `(N, C, h, w)`.
+        weight: how much each position counts, `(N or 1, 1, h, w)`, not negative, its sum above 0;
+            None for all alike.
+    """
+    x = features.float().flatten(2)
+    with in_float32(x):
+        if weight is None:
+            mean = x.mean(2)
+            x = x - mean[..., None]
+            return Statistics(mean, x @ x.mT / x.shape[2])
+        share = weight.float().flatten(2)
+        share = share / share.sum(2, keepdim=True)
+        mean = (x * share).sum(2)
+        x = x - mean[..., None]
+        return Statistics(mean, (x * share) @ x.mT)
+
+
+def blend(parts: list[Statistics], weights: list[float]) -> Statistics:
+    """Weighted means of the means and of the covariances.
+
+    Args:
+        parts: of the same shapes, at least one.
+        weights: one each, above 0; only their ratios matter.
+    """
+    shares = [weight / sum(weights) for weight in weights]
+    mean = sum((s * part.mean for s, part in zip(shares, parts, strict=True)), torch.zeros(()))
+    covariance = sum(
+        (s * part.covariance for s, part in zip(shares, parts, strict=True)), torch.zeros(())
+    )
+    return Statistics(mean, covariance)
+
+
+def transfer_matrix(content: Statistics, style: Statistics, room: float = ROOM) -> Tensor:
+    """What whitens the one and colours it as the other (Li et al. 2017, eqs. 1 and 2).
+
+    M = S^½ C^−½, where both covariances get the same multiple of the unit matrix first. So a
+    picture in its own style does not change, and a flat one, whose covariance has no inverse, is
+    amplified at most √(1 / room) times beyond the style's own spread.
+
+    Args:
+        content: of the features to be changed.
+        style: to be reached; of the same shapes.
+        room: the multiple, as a share of the mean variance of both.
+
+    Returns:
+        `(N, C, C)`, float32: y = M (x − content.mean) + style.mean.
+    """
+    C, S = content.covariance, style.covariance
+    traces = C.diagonal(dim1=1, dim2=2).mean(1) + S.diagonal(dim1=1, dim2=2).mean(1)
+    floor = (room * traces / 2 + 1e-8)[:, None, None] * torch.eye(C.shape[-1], device=C.device)
+    with in_float32(C):
+        root, _ = _roots(S + floor)
+        _, inverse = _roots(C + floor)
+        return root @ inverse
+
+
+def _roots(A: Tensor) -> tuple[Tensor, Tensor]:
+    """A^½ and A^−½ of symmetric positive matrices (N, C, C), by Newton and Schulz.
+
+    Higham 2008, eq. 6.35 (coupled Newton–Schulz iteration): products alone, so that it runs in
+    batches, has gradients where eigenvalues meet, and can be exported.
+    """
+    norm = A.square().sum((1, 2), keepdim=True).sqrt()
+    eye = torch.eye(A.shape[-1], device=A.device)
+    Y, Z = A / norm, eye.expand_as(A)
+    for _ in range(ITERATIONS):
+        T = 1.5 * eye - 0.5 * (Z @ Y)
+        Y, Z = Y @ T, T @ Z
+    return Y * norm.sqrt(), Z / norm.sqrt()
+
+
+def in_float32(x: Tensor) -> AbstractContextManager[Any]:
+    """Where mixed precision would spoil sums and roots."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def recolor_matrix(content: Statistics, style: Statistics) -> Tensor:
+    """The same for the three channels of pixels, where differences grow four times at most."""
+    return transfer_matrix(content, style, room=1 / 16)

@@ -1,0 +1,277 @@
+"""Any style in one pass: statistics, the network, tiles, files. The weights here are random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import pictures
+from impasto.errors import SettingsError, WeightsError
+from impasto.fast.network import DEPTHS, STRIDE, FastNetwork, apply
+from impasto.fast.painting import HALO, Part, paint, tiles
+from impasto.fast.statistics import blend, recolor_matrix, statistics, transfer_matrix
+from impasto.fast.style import TILE, FastStyle, amounts
+from impasto.foreign import Weights, write_weights
+from impasto.images import Picture
+
+WIDTHS = (4, 8, 12, 16)
+
+
+def network(seed: int = 0) -> FastNetwork:
+    """A small network whose style and decoder do something."""
+    torch.manual_seed(seed)
+    net = FastNetwork(WIDTHS).eval().requires_grad_(False)
+    nn.init.normal_(net.decoder.out.conv.weight, std=0.004)
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.05)
+    return net
+
+
+def smooth(height: int, width: int, seed: int = 0) -> Tensor:
+    """A picture with large and small forms, `(1, 3, H, W)`."""
+    drawn = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 5 + height // 40, 5 + width // 40, generator=drawn)
+    fine = torch.rand(1, 3, height, width, generator=drawn)
+    large = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
+    return (0.9 * large + 0.1 * fine).clamp(0, 1)
+
+
+def painted(
+    net: FastNetwork, x: Tensor, parts: list[Part], side: int | None, amount: float = 1.0
+) -> Tensor:
+    result = torch.full_like(x, float("nan"))
+
+    def write(top: int, left: int, part: Tensor) -> None:
+        h, w = part.shape[-2:]
+        assert result[..., top : top + h, left : left + w].isnan().all()  # every pixel once
+        result[..., top : top + h, left : left + w] = part
+
+    def read(top: int, left: int, bottom: int, right: int) -> Tensor:
+        assert bottom <= x.shape[-2]
+        assert right <= x.shape[-1]
+        return x[..., top:bottom, left:right]
+
+    shares = list(
+        paint(net, read, write, (x.shape[-2], x.shape[-1]), parts, amount=amount, side=side)
+    )
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    return result
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def test_statistics_are_mean_and_covariance() -> None:
+    x = torch.randn(2, 5, 6, 7)
+    found = statistics(x)
+    for i in range(2):
+        values = x[i].flatten(1)
+        assert torch.allclose(found.mean[i], values.mean(1), atol=1e-6)
+        assert torch.allclose(found.covariance[i], torch.cov(values, correction=0), atol=1e-6)
+    half = torch.zeros(1, 1, 6, 7)
+    half[..., :3] = 0.4
+    left = statistics(x, half)
+    alone = statistics(x[..., :3])
+    assert torch.allclose(left.mean, alone.mean, atol=1e-6)
+    assert torch.allclose(left.covariance, alone.covariance, atol=1e-5)
+    both = blend([found, found], [1.0, 3.0])
+    assert torch.allclose(both.covariance, found.covariance)
+
+
+def test_the_transform_gives_features_the_styles_covariance() -> None:
+    mix = torch.randn(2, 24, 24)
+    x = torch.einsum("nij,njhw->nihw", mix[:1], torch.randn(1, 24, 40, 40))
+    y = torch.einsum("nij,njhw->nihw", mix[1:], torch.randn(1, 24, 40, 40)) + 3
+    own, aim = statistics(x), statistics(y)
+    room = 0.02
+    matrix = transfer_matrix(own, aim, room=room)
+    turned = statistics(apply(x, matrix, own.mean, aim.mean))
+    assert torch.allclose(turned.mean, aim.mean, atol=1e-3)
+    floor = room * (own.covariance[0].trace() + aim.covariance[0].trace()) / 48 * torch.eye(24)
+    reached = matrix @ (own.covariance + floor) @ matrix.mT
+    assert (reached - aim.covariance - floor).norm() < 1e-3 * aim.covariance.norm()
+    assert (turned.covariance - aim.covariance).norm() < 0.3 * aim.covariance.norm()
+    itself = transfer_matrix(own, own)
+    assert torch.allclose(itself, torch.eye(24)[None], atol=2e-3)
+
+
+def test_flat_pictures_are_amplified_no_further_than_said() -> None:
+    flat, lively = torch.full((1, 3, 8, 8), 0.5), torch.rand(1, 3, 32, 32)
+    own, aim = statistics(flat), statistics(lively)
+    gains = torch.linalg.svdvals(recolor_matrix(own, aim)[0])
+    assert gains.max() <= 8  # √(1 + 1 / room) and some more: both covariances get the room
+    assert torch.isfinite(gains).all()
+    back = torch.linalg.svdvals(recolor_matrix(aim, own)[0])
+    assert back.max() < 1
+    assert torch.isfinite(recolor_matrix(own, own)).all()
+
+
+# --- the network and its tiles --------------------------------------------------------------------
+
+
+def test_forward_is_what_painting_in_one_tile_gives() -> None:
+    net, x = network(), smooth(96, 128)
+    style = net.style(smooth(64, 80, seed=1))
+    forward = net(x, style)
+    assert forward.shape == x.shape
+    assert (forward - x).abs().mean() > 0.02
+    assert torch.allclose(painted(net, x, [Part(style)], None), forward, atol=1e-5)
+
+
+def test_a_picture_in_tiles_is_the_picture_at_once() -> None:
+    net, x = network(), smooth(230, 341)
+    first, second = (net.style(smooth(64, 80, seed=seed)) for seed in (1, 2))
+    mask = torch.zeros(1, 1, 230, 341)
+    mask[..., 90:] = torch.rand(1, 1, 230, 1)
+    cases = [
+        ([Part(first)], 1.0),
+        ([Part(first)], 0.3),
+        ([Part(first, mask), Part(second, 0.7 * (1 - mask))], 0.8),
+    ]
+    for parts, amount in cases:
+        whole = painted(net, x, parts, None, amount)
+        assert whole.isfinite().all()
+        for side in (32, 128):
+            assert (painted(net, x, parts, side, amount) - whole).abs().max() < 0.2 / 255
+
+
+def test_nothing_beyond_the_halo_is_seen() -> None:
+    net, x = network(), smooth(288, 288)
+    style = net.style(smooth(64, 80, seed=1))
+    own = net.encoder(x)
+    noise = net.noises(own)
+    shades = {name: [(style.code, 1.0)] for name in DEPTHS}
+    x.requires_grad_()
+    change = net.decoder(net.encoder(x), shades, noise)
+    change[0, :, 144, 144].sum().backward()
+    assert x.grad is not None
+    seen = torch.nonzero(x.grad.abs().sum((0, 1)))
+    assert (seen - 144).abs().max() <= HALO
+    assert (seen - 144).abs().max() > HALO / 2
+
+
+def test_tiles_cover_every_pixel_once() -> None:
+    for height, width, side in ((1, 1, None), (50, 70, 32), (64, 64, 32), (3, 300, 64)):
+        covered = np.zeros((height, width), int)
+        for tile in tiles(height, width, side):
+            covered[tile.top : tile.bottom, tile.left : tile.right] += 1
+            assert all(edge % STRIDE == 0 for edge in tile.seen)
+        assert (covered == 1).all()
+
+
+def test_a_masked_part_is_painted_and_the_rest_keeps_its_own_style() -> None:
+    net, x = network(), smooth(96, 160)
+    style = net.style(smooth(64, 80, seed=1))
+    left = torch.zeros(1, 1, 96, 160)
+    left[..., :40] = 1
+    some, none = (painted(net, x, [Part(style, mask)], None) for mask in (left, 1e-9 + 0 * left))
+    change = (some - none).abs().mean((0, 1, 2))
+    assert change[:32].mean() > 20 * change[140:].mean()
+
+
+# --- FastStyle ------------------------------------------------------------------------------------
+
+
+def test_a_tensor_for_a_tensor_and_a_picture_for_a_picture() -> None:
+    fast = FastStyle(network())
+    style = fast.style(Picture(pictures.painting(80, 64)))
+    alpha = pictures.transparency(96, 64)
+    photo = Picture(pictures.photo(96, 64), alpha)
+    made = fast.stylize(photo, style)
+    assert isinstance(made, Picture)
+    assert made.size == photo.size
+    assert made.alpha is alpha
+    same = fast.stylize(photo.tensor(), style)
+    assert isinstance(same, Tensor)
+    levels = same[0].mul(255).round().permute(1, 2, 0).numpy()
+    assert np.abs(levels - made.pixels).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 800), (17, 5), (64, 31)])
+def test_any_size_comes_back(size: tuple[int, int]) -> None:
+    fast = FastStyle(network())
+    style = fast.style(Picture(pictures.painting(40, 33)))
+    for strength in (0.2, 0.5, 0.8):
+        found = fast.stylize(torch.rand(1, 3, *size), style, strength=strength)
+        assert found.shape == (1, 3, *size)
+        assert found.isfinite().all()
+
+
+def test_strength_goes_from_the_picture_itself_on() -> None:
+    fast, x = FastStyle(network()), smooth(64, 96)
+    style = fast.style(Picture(pictures.painting(80, 64)))
+    kept = fast.stylize(x, style, strength=0)
+    assert torch.equal(kept, x)
+    assert kept is not x
+    photo = Picture(pictures.photo(96, 64))
+    unchanged = fast.stylize(photo, style, strength=0)
+    assert np.array_equal(unchanged.pixels, photo.pixels)
+    assert amounts(0.25) == [0.5]
+    assert amounts(0.5) == [1.0]
+    assert amounts(0.75) == [1.0, 0.5]
+    changes = [float((fast.stylize(x, style, strength=s) - x).abs().mean()) for s in (0.1, 0.5)]
+    assert changes[0] < changes[1]
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(SettingsError, match="from 0 to 1"):
+            fast.stylize(x, style, strength=wrong)
+    with pytest.raises(SettingsError, match="a picture is floats"):
+        fast.stylize(torch.rand(3, 8, 8), style)
+
+
+def test_large_pictures_are_painted_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, x = FastStyle(network()), smooth(100, 150)
+    style = fast.style(Picture(pictures.painting(80, 64)))
+    whole = fast.stylize(x, style)
+    monkeypatch.setattr("impasto.fast.style.TILE", 32)
+    assert TILE > 32
+    assert (fast.stylize(x, style) - whole).abs().max() < 0.2 / 255
+
+
+def test_a_style_is_taken_from_its_mask_alone() -> None:
+    fast = FastStyle(network())
+    pixels = pictures.painting(128, 64)
+    pixels[:, 64:] = 255
+    left = torch.zeros(1, 1, 64, 128)
+    left[..., :64] = 1
+    found = fast.style(Picture(pixels), mask=left)
+    own = fast.style(Picture(np.ascontiguousarray(pixels[:, :64])))
+    whole = fast.style(Picture(pixels))
+    near, far = (float((each.colors.mean - own.colors.mean).norm()) for each in (found, whole))
+    assert near < 1e-3 < far
+
+
+def test_files_are_read_back_and_foreign_ones_refused(tmp_path: Path) -> None:
+    net = network()
+    path = tmp_path / "own.safetensors"
+    state = {name: value for name, value in net.state_dict().items() if name != "noise"}
+    metadata = {"kind": "fast", "widths": ",".join(map(str, WIDTHS))}
+    write_weights(path, Weights(state, metadata))
+    fast = FastStyle.load(path)
+    assert fast.name == "own"
+    assert len(fast.sha256) == 64
+    x = smooth(48, 64)
+    style = fast.style(Picture(pictures.painting(40, 40)))
+    mine, theirs = fast.stylize(x, style), FastStyle(net).stylize(x, style)
+    assert torch.allclose(mine, theirs, atol=1e-5)
+    with pytest.raises(WeightsError, match="holds no network that paints in one pass"):
+        FastStyle.load(Path(pictures.__file__).parents[1] / "src/impasto/models/slim-1.safetensors")
+    with pytest.raises(WeightsError, match="there is no weight file"):
+        FastStyle.load(tmp_path / "missing.safetensors")
+    for name, broken, said in (
+        ("few", dict(list(state.items())[3:]), metadata),
+        ("odd", state, metadata | {"widths": "4,8,12,20"}),
+        ("none", state, {"kind": "fast"}),
+    ):
+        write_weights(tmp_path / f"{name}.safetensors", Weights(broken, said))
+        with pytest.raises(WeightsError, match="is damaged"):
+            FastStyle.load(tmp_path / f"{name}.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:500])
+    with pytest.raises(WeightsError, match="cannot read"):
+        FastStyle.load(tmp_path / "cut.safetensors")

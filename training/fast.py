@@ -1,0 +1,409 @@
+"""The recipe of the network that paints in one pass (`impasto.fast`).
+
+    python -m training.fast --data FOLDER --out RUN [--resume]
+
+FOLDER holds pictures, in any folders: photos, paintings, textures. `tiny-imagenet` is too small and
+is left out. RUN gets the log, checkpoints, sheets, and at the end `fast.safetensors`. See
+training/README.md.
+
+What is learnt is what the optimiser minimises, with its default layers and weights: the content
+loss and the Gram matrices' distance on the bundled encoder, and the second variation, which keeps
+down a ripple. So one pass gives what many steps would. Beside it:
+
+- means and deviations of deep layers (Huang & Belongie 2017, eq. 12), which pull evenly at all
+  channels;
+- at first, that a matrix takes the small encoder's features to those of the bundled one at the same
+  depth (distillation: Romero et al. 2015, eq. 3), so that they tell styles apart early;
+- in a share of the pictures the style is the photo itself, and the result has to be the photo
+  (Park & Lee 2019, section 3.2, identity loss);
+- values outside of [0, 1] cost.
+
+A photo and a style are random crops at random scales, turned and mirrored; a style's colours are
+mixed by a random matrix, so that no palette is rare.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from impasto.average import Average
+from impasto.compute import choose_device, choose_dtype, keep_memory
+from impasto.encoder import Encoder
+from impasto.fast.network import DEPTHS, FastNetwork
+from impasto.files import atomic_path
+from impasto.foreign import Weights, write_weights
+from impasto.images import Picture, save_image
+from impasto.losses import gram_matrix, second_variation
+from impasto.settings import Precision, TransferSettings
+from impasto.shuffle import Shuffle
+from impasto.trainer import Length, Moment, Part, train
+from training.datasets import Pictures, style_pictures
+
+OBJECTIVE = TransferSettings()
+"""Whose layers and weights are learnt."""
+
+MOMENTS = ("relu3_1", "relu4_1", "relu5_1")
+"""Where means and deviations are compared."""
+
+TEACHERS = {"half": "relu2_1", "quarter": "relu3_1", "eighth": "relu4_1"}
+"""The layer of the bundled encoder that each depth is to know."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that makes a run what it is; each is a flag.
+
+    Attributes:
+        widths: channels of the network at full size, 1/2, 1/4 and 1/8.
+        images: pictures to paint.
+        batch: pictures per step.
+        side: of the pictures, px.
+        late_side: of the pictures in the last part of the run, px.
+        late: the share of the run from which on they have that side.
+        rate: highest rate of Adam.
+        style: weight of the style loss, that of content being 1.
+        moments: weight of means and deviations.
+        distil: weight, at the beginning, of knowing the bundled encoder's features; it falls to 0.
+        identity: weight of giving a photo back whose style is its own.
+        own: share of the pictures whose style is their own.
+        outside: weight of values outside of [0, 1].
+        seed: of every random draw.
+    """
+
+    widths: str = "16,32,64,128"
+    images: int = 120_000
+    batch: int = 8
+    side: int = 128
+    late_side: int = 192
+    late: float = 0.75
+    rate: float = 1e-3
+    style: float = OBJECTIVE.style_weight
+    moments: float = 1.0
+    distil: float = 3.0
+    identity: float = 30.0
+    own: float = 0.1
+    outside: float = 10.0
+    seed: int = 0
+
+
+# --- Pictures -------------------------------------------------------------------------------------
+
+
+def crops(x: Tensor, side: int, *, turned: bool) -> Tensor:
+    """A random part of each picture, at a random scale, mirrored or not.
+
+    Args:
+        x: `(N, 3, H, W)`.
+        side: of the result, px.
+        turned: whether it may also be turned, by any angle.
+    """
+    N, device = len(x), x.device
+    whole = min(x.shape[-2:]) / side  # half a picture's extent is 1; this is 1 px for 1 px
+    share = torch.exp(torch.empty(N, device=device).uniform_(math.log(0.3), 0.0))
+    share = share.clamp(min=0.35 / whole)
+    angle = torch.empty(N, device=device).uniform_(-math.pi, math.pi) * float(turned)
+    share = torch.where(angle != 0, share * 0.75, share)
+    flip = torch.randint(0, 2, (N,), device=device) * 2 - 1
+    room = (1 - share * (angle.cos().abs() + angle.sin().abs())).clamp(min=0)
+    shift = torch.empty(N, 2, device=device).uniform_(-1, 1) * room[:, None]
+    rows = torch.stack(
+        (
+            torch.stack((share * angle.cos() * flip, -share * angle.sin(), shift[:, 0]), 1),
+            torch.stack((share * angle.sin() * flip, share * angle.cos(), shift[:, 1]), 1),
+        ),
+        1,
+    )
+    grid = F.affine_grid(rows, [N, 3, side, side], align_corners=False)
+    small = F.grid_sample(x, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return small.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def other_colors(x: Tensor) -> Tensor:
+    """Half of the pictures with channels mixed, inverted, brightened or darkened, each its way."""
+    N, device = len(x), x.device
+    mix = torch.eye(3, device=device) + 0.25 * torch.randn(N, 3, 3, device=device)
+    order = torch.stack([torch.randperm(3, device=device) for _ in range(N)])
+    mix = torch.gather(mix, 1, order[:, :, None].expand(N, 3, 3))
+    mix = mix / mix.sum(2, keepdim=True).clamp(min=0.5)  # grey stays about grey
+    sign = (torch.rand(N, 1, 1, 1, device=device) < 0.3).float() * -2 + 1
+    gamma = torch.exp(0.3 * torch.randn(N, 1, 1, 1, device=device))
+    changed = torch.einsum("nij,njhw->nihw", mix, (x - 0.5) * sign) + 0.5
+    changed = changed.clamp(1e-4, 1) ** gamma
+    chosen = torch.rand(N, 1, 1, 1, device=device) < 0.5
+    return torch.where(chosen, changed, x).contiguous(memory_format=torch.channels_last)
+
+
+# --- What is learnt -------------------------------------------------------------------------------
+
+
+def relative(error: Tensor, energy: Tensor) -> Tensor:
+    """The error over the energy, per picture; where it is far above 1 only its root counts."""
+    ratio = error / (energy + 1e-6)
+    return 2 * ((1 + ratio).sqrt() - 1)
+
+
+class Judge:
+    """The optimiser's default objective, for batches.
+
+    Args:
+        encoder: the network that looks.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.content, self.style = OBJECTIVE.content_layers, OBJECTIVE.style_layers
+        self.layers = list(dict.fromkeys([*self.style, *self.content]))
+
+    def look(self, x: Tensor) -> dict[str, Tensor]:
+        """The features that losses compare."""
+        return self.encoder(x, self.layers)
+
+    def losses(
+        self, x: Mapping[str, Tensor], photo: Mapping[str, Tensor], style: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """`content`, `style` and `moments`, per picture, `(N,)`."""
+        total = sum(self.content.values())
+        content = torch.stack([
+            share / total * relative(
+                (x[name] - photo[name]).float().square().sum((1, 2, 3)),
+                photo[name].float().square().sum((1, 2, 3)),
+            )
+            for name, share in self.content.items()
+        ]).sum(0)  # fmt: skip
+        total = sum(self.style.values())
+        grams, moments = [], []
+        for name, share in self.style.items():
+            G, A = gram_matrix(x[name]), gram_matrix(style[name])
+            grams.append(
+                share / total * relative((G - A).square().sum((1, 2)), A.square().sum((1, 2)))
+            )
+            if name not in MOMENTS:
+                continue
+            (a, da), (b, db) = (_moments(each[name]) for each in (x, style))
+            spread = (b.square() + db.square()).sum(1)
+            moments.append(
+                relative((a - b).square().sum(1) + (da - db).square().sum(1), spread)
+            )  # fmt: skip
+        return {
+            "content": content,
+            "style": torch.stack(grams).sum(0),
+            "moments": torch.stack(moments).mean(0),
+        }
+
+
+def _relative_error(known: Tensor, taught: Tensor) -> Tensor:
+    return (known.float() - taught.float()).square().mean() / taught.float().square().mean()
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    x = features.float()
+    mean = x.mean((2, 3))
+    return mean, ((x - mean[..., None, None]).square().mean((2, 3)) + 1e-6).sqrt()
+
+
+class Recipe:
+    """One run: its network, its optimiser, and what a step is.
+
+    Attributes:
+        net: the network in training.
+        average: its average, which is what is exported.
+        parts: everything with a state, for `train`.
+    """
+
+    def __init__(
+        self, options: Options, pictures: Pictures, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.options, self.pictures = options, pictures
+        torch.manual_seed(options.seed)
+        net = FastNetwork(widths(options.widths)).to(device)
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.judge = Judge(Encoder.load(OBJECTIVE.encoder, device=device, dtype=dtype))
+        channels = self.judge.encoder.plan.channels
+        self.heads = nn.ModuleList(
+            nn.Conv2d(width, channels[TEACHERS[name]], 1)
+            for name, width in zip(DEPTHS, self.net.widths[1:], strict=True)
+        ).to(device)
+        learnt = [*self.net.parameters(), *self.heads.parameters()]
+        self.optimizer = torch.optim.Adam(learnt, lr=options.rate, betas=(0.9, 0.99))
+        self.average = Average(self.net, half_life=4_000)
+        self.parts: dict[str, Part] = {
+            "net": self.net,
+            "heads": self.heads,
+            "optimizer": self.optimizer,
+            "average": self.average,
+        }
+        count = len(pictures.labels)
+        self._photos, self._styles = Shuffle(count, options.seed), Shuffle(count, options.seed + 1)
+
+    def step(self, at: Moment) -> dict[str, Tensor | float]:
+        """Trains on one batch."""
+        options, N = self.options, self.options.batch
+        side = options.side if at.done < options.late else options.late_side
+        photos, _ = self.pictures.take(self._photos.indices(at.seen, N), at.device)
+        styles, _ = self.pictures.take(self._styles.indices(at.seen, N), at.device)
+        photos = crops(photos, side, turned=False)
+        styles = other_colors(crops(styles, side, turned=True))
+        own = torch.rand(N, device=at.device) < options.own
+        styles = torch.where(own[:, None, None, None], photos, styles)
+        with torch.no_grad():
+            kept, aims = self.judge.look(photos), self.judge.look(styles)
+        with at.autocast():
+            features = self.net.encoder(styles)
+            x = self.net(photos, self.net.describe(styles, features))
+            known = [head(features[name]) for head, name in zip(self.heads, DEPTHS, strict=True)]
+        x = x.float()
+        distance = torch.stack([
+            _relative_error(found, aims[TEACHERS[name]])
+            for found, name in zip(known, DEPTHS, strict=True)
+        ]).mean()  # fmt: skip
+        losses = self.judge.losses(self.judge.look(x), kept, aims)
+        objective = (
+            OBJECTIVE.content_weight * losses["content"]
+            + options.style * losses["style"]
+            + options.moments * losses["moments"]
+        )
+        identity = own.float() * (x - photos).abs().mean((1, 2, 3))
+        outside = (x - x.clamp(0, 1)).square().mean()
+        ripple = second_variation(x)
+        loss = (
+            objective.mean()
+            + options.identity * identity.mean()
+            + options.outside * outside
+            + OBJECTIVE.ripple_weight * ripple
+            + options.distil * (1 - at.done) * distance
+        )
+        self._descend(loss, rate_at(at.done, options.rate))
+        others = ~own
+        count = others.sum().clamp(min=1)
+        metrics = {name: (value * others).sum() / count for name, value in losses.items()}
+        return {
+            "loss": loss,
+            **metrics,
+            "identity": identity.sum() / own.sum().clamp(min=1),
+            "ripple": ripple,
+            "distance": distance,
+        }
+
+    def _descend(self, loss: Tensor, rate: float) -> None:
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.net.parameters(), 3.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.average.update(self.net, self.options.batch)
+
+
+def rate_at(done: float, highest: float) -> float:
+    """The rate after a share of the run: a short rise, then down in a cosine."""
+    rise = 0.02
+    if done < rise:
+        return highest * max(done, 1e-4) / rise
+    return highest * 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise))) + 1e-6
+
+
+def widths(text: str) -> tuple[int, int, int, int]:
+    """Channels from `16,32,64,128`."""
+    a, b, c, d = (int(number) for number in text.split(","))
+    return a, b, c, d
+
+
+# --- What comes out -------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def sheet(net: FastNetwork, pictures: Pictures, device: torch.device) -> Picture:
+    """Eight pictures, each in the style of three others: the same ones each time."""
+    net.eval()
+    count = len(pictures.labels)
+    chosen = torch.arange(8) * (count // 8) + count // 16
+    photos, _ = pictures.take(chosen, device)
+    rows = [photos]
+    for turn in (3, 5, 6):
+        styles = photos.roll(turn, 0)
+        painted = net(photos, net.style(styles)).clamp(0, 1)
+        painted[..., :64, :64] = F.avg_pool2d(styles, 4)
+        rows.append(painted)
+    lines = [torch.cat(list(row), 2) for row in rows]
+    return Picture.from_tensor(torch.cat(lines, 1)[None].float().cpu())
+
+
+def export(net: FastNetwork, options: Options, path: Path, **facts: str) -> None:
+    """Writes the network as float16."""
+    weights = {name: value.half().cpu() for name, value in net.state_dict().items()}
+    del weights["noise"]
+    metadata = {
+        "kind": "fast",
+        "widths": options.widths,
+        "recipe": json.dumps(dataclasses.asdict(options)),
+        **facts,
+    }
+    with atomic_path(path) as temporary:
+        write_weights(temporary, Weights(weights, metadata))
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Options]:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the pictures")
+    parser.add_argument("--out", type=Path, required=True, help="folder of this run")
+    parser.add_argument("--cache", type=Path, help="folder of decoded pictures; else OUT/cache")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in OUT")
+    parser.add_argument("--time", type=float, default=math.inf, help="stop after so many minutes")
+    parser.add_argument("--log-every", type=int, default=50, help="steps between lines of the log")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for all")
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto")
+    for field in dataclasses.fields(Options):
+        flag = "--" + field.name.replace("_", "-")
+        parser.add_argument(flag, type=type(field.default), default=field.default)
+    given = parser.parse_args(arguments)
+    names = [field.name for field in dataclasses.fields(Options)]
+    return given, Options(**{name: getattr(given, name) for name in names})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains, and exports what came out."""
+    given, options = parse(arguments)
+    began = time.monotonic()
+    keep_memory()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    device = choose_device("auto")
+    dtype = choose_dtype(device, given.precision)
+    pictures = style_pictures(given.data, given.cache or given.out / "cache")
+    recipe = Recipe(options, pictures, device, dtype)
+    batch = options.batch
+    run = train(
+        recipe.parts,
+        recipe.step,
+        Length(options.images, batch, given.log_every * batch, 4_000, options.seed),
+        given.out,
+        config=dataclasses.asdict(options),
+        resume=given.resume,
+        device=device,
+        dtype=dtype,
+        stop=lambda: time.monotonic() - began > given.time * 60,
+    )
+    net = recipe.average.module
+    assert isinstance(net, FastNetwork)
+    for report in run:
+        for note in report.notes:
+            print(note, flush=True)
+        print(json.dumps(report.record()), flush=True)
+        if report.saved and report.seen:
+            save_image(sheet(net, pictures, device), given.out / f"sheet-{report.seen:07d}.png")
+            export(net, options, given.out / "fast.safetensors", images=str(report.seen))
+
+
+if __name__ == "__main__":
+    main()
