@@ -1,0 +1,271 @@
+"""Painting in one pass, beside the networks and the optimiser that it is measured against.
+
+    python -m benchmarks.fast speed [FILE] [--runs 9]
+    python -m benchmarks.fast quality FILE --data FOLDER [--steps 20] [--long 200]
+    python -m benchmarks.fast memory FILE
+
+FILE is a weight file of ours; without one, `speed` takes random weights, which are as fast.
+
+- `speed`: one picture without reading or writing files, with the style encoded and with a new one,
+  beside two networks as they were published, with random weights and as many threads: the image
+  transformation network of Johnson et al. 2016 (supplement, table 1: one style each), and AdaIN
+  (Huang & Belongie 2017, section 6: VGG-19 up to relu4_1 and its mirror). Medians; ratios.
+- `quality`: the optimiser's default objective at 512 px on one scale, for eight photos in eight
+  styles, over that of the photo itself. Beside it, what the optimiser reaches after some steps.
+- `memory`: the peak of a process that paints 0.25, 1, 10 and 100 megapixels, less that of one that
+  only loads them.
+"""
+
+import argparse
+import importlib
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import impasto
+from impasto.encoder import Encoder
+from impasto.fast.network import FastNetwork
+from impasto.fast.style import FastStyle
+from impasto.images import Picture
+from impasto.objectives import ContentTerm, Region, Styles, StyleTerm, make_objective
+from impasto.pyramid import cover
+from impasto.settings import TransferSettings
+
+HELD_OUT = Path("training/heldout.txt")
+
+
+class Johnson(nn.Module):
+    """The image transformation network of Johnson et al. 2016, with instance norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def block(before: int, after: int, side: int, stride: int = 1) -> nn.Sequential:
+            return nn.Sequential(
+                nn.ReflectionPad2d(side // 2),
+                nn.Conv2d(before, after, side, stride),
+                nn.InstanceNorm2d(after, affine=True),
+            )
+
+        self.down = nn.Sequential(
+            *(block(3, 32, 9), nn.ReLU(), block(32, 64, 3, 2), nn.ReLU()),
+            *(block(64, 128, 3, 2), nn.ReLU()),
+        )
+        self.residual = nn.ModuleList(
+            nn.Sequential(block(128, 128, 3), nn.ReLU(), block(128, 128, 3)) for _ in range(5)
+        )
+        self.up = nn.Sequential(
+            *(nn.Upsample(scale_factor=2), block(128, 64, 3), nn.ReLU()),
+            *(nn.Upsample(scale_factor=2), block(64, 32, 3), nn.ReLU()),
+            *(nn.ReflectionPad2d(4), nn.Conv2d(32, 3, 9)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, 3, H, W)` to the same; sides multiples of 4."""
+        x = self.down(x)
+        for block in self.residual:
+            x = x + block(x)
+        result: Tensor = self.up(x)
+        return result
+
+
+class AdaIN(nn.Module):
+    """VGG-19 up to relu4_1, its mirror, and means and deviations between (Huang & Belongie 2017)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        plan = [(3, 64), (64, 64), None, (64, 128), (128, 128), None, (128, 256)]
+        plan += [(256, 256)] * 3 + [None, (256, 512)]
+        self.encoder = nn.Sequential(
+            *(nn.MaxPool2d(2) if pair is None else self._layer(*pair) for pair in plan)
+        )
+        self.decoder = nn.Sequential(
+            *(
+                nn.Upsample(scale_factor=2) if pair is None else self._layer(*reversed(pair))
+                for pair in reversed(plan)
+            )
+        )
+
+    @staticmethod
+    def _layer(before: int, after: int) -> nn.Module:
+        return nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(before, after, 3), nn.ReLU())
+
+    def style(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and deviations of a style."""
+        deviation, mean = torch.std_mean(self.encoder(x), (2, 3), keepdim=True)
+        return mean, deviation
+
+    def forward(self, x: Tensor, style: tuple[Tensor, Tensor]) -> Tensor:
+        """`(N, 3, H, W)` to the same; sides multiples of 8."""
+        features = self.encoder(x)
+        deviation, mean = torch.std_mean(features, (2, 3), keepdim=True)
+        result: Tensor = self.decoder((features - mean) / (deviation + 1e-5) * style[1] + style[0])
+        return result
+
+
+def seconds(work: Callable[[], object], runs: int) -> float:
+    """The median of some runs, after one that does not count."""
+    work()
+    taken = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begin)
+    return statistics.median(taken)
+
+
+def speed(file: Path | None, runs: int) -> None:
+    """Prints seconds and ratios at 256, 512 and 1024 px."""
+    fast = FastStyle.load(file) if file else FastStyle(FastNetwork())
+    rivals = (Johnson().eval(), AdaIN().eval())
+    johnson, adain = (net.to(memory_format=torch.channels_last) for net in rivals)  # type: ignore[call-overload]
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")
+    with torch.inference_mode():
+        for side in (256, 512, 1024):
+            x, s = (torch.rand(1, 3, side, side) for _ in range(2))
+            x, s = (each.contiguous(memory_format=torch.channels_last) for each in (x, s))
+            code, known = fast.style(s, size=side), adain.style(s)
+            ours = seconds(lambda: fast.stylize(x, code), runs)  # noqa: B023
+            anew = seconds(lambda: fast.stylize(x, fast.style(s, size=side)), runs)  # noqa: B023
+            one = seconds(lambda: johnson(x), runs)  # noqa: B023
+            any_style = seconds(lambda: adain(x, known), max(3, runs // 3))  # noqa: B023
+            print(
+                f"{side} px: {ours:.3f} s with the style encoded, {anew:.3f} s with a new one; "
+                f"Johnson {one:.3f} s ({ours / one:.2f}×, {anew / one:.2f}×), "
+                f"AdaIN {any_style:.3f} s ({ours / any_style:.2f}×)"
+            )
+
+
+def pairs(data: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Eight photos and eight styles, 512 px: no style was trained on, nor the first four photos."""
+    free = importlib.import_module("skimage.data")
+    photos = {
+        name: Picture(np.ascontiguousarray(getattr(free, name)())).tensor()
+        for name in ("astronaut", "coffee", "chelsea", "rocket")
+    }
+    some = sorted((data / "photos" / "landscapes").iterdir())
+    for path in some[:: len(some) // 4][:4]:
+        photos[path.stem] = impasto.open_image(path).tensor()
+    styles = {
+        name: impasto.open_image(f"src/impasto/samples/{name}.jpg").tensor()
+        for name in ("strokes", "woodcut", "stainedglass", "inkwash")
+    }
+    held = HELD_OUT.read_text("utf-8").splitlines()
+    for kind in ("paintings/", "textures/"):
+        names = [name for name in held if name.startswith(kind)]
+        for name in (names[0], names[-1]):
+            styles[Path(name).stem] = impasto.open_image(data / name).tensor()
+    square = (512, 512)
+    return (
+        {name: cover(x, square) for name, x in photos.items()},
+        {name: cover(x, square) for name, x in styles.items()},
+    )
+
+
+def quality(file: Path, data: Path, steps: int, long: int) -> None:
+    """Prints, for every pair, the objective over that of the photo, and the medians."""
+    fast, settings = FastStyle.load(file), TransferSettings(scales=1)
+    encoder = Encoder.load(settings.encoder)
+    photos, styles = pairs(data)
+    rows = []
+    for photo_name, photo in photos.items():
+        for style_name, style in styles.items():
+            keep, take = settings.weights
+            term = StyleTerm(
+                [Region(Styles([style], [1.0]))], settings.style_layers, take, (512, 512)
+            )
+            objective = make_objective(
+                encoder,
+                (512, 512),
+                content=ContentTerm(photo, settings.content_layers, keep),
+                style=term,
+                settings=settings,
+            )
+
+            def judged(x: Tensor) -> float:
+                with torch.no_grad():
+                    return float(sum(objective(x).values()))  # noqa: B023
+
+            start = judged(photo)
+            row = [judged(fast.stylize(photo, fast.style(style))) / start]
+            for count in (steps, long):
+                result = impasto.transfer(photo, [(style, 1.0)], scales=1, steps=count)
+                row.append(judged(result.image.tensor()) / start)
+            rows.append(row)
+            print(
+                f"{photo_name} in {style_name}: {row[0]:.3f} in one pass, "
+                f"{row[1]:.3f} after {steps} steps, {row[2]:.3f} after {long}; photo {start:.2f}",
+                flush=True,
+            )
+    one, few, many = np.median(rows, axis=0)
+    print(
+        f"median of {len(rows)} pairs, the photo being 1: {one:.3f} in one pass, {few:.3f} after "
+        f"{steps} steps ({one / few:.2f}×), {many:.3f} after {long}"
+    )
+
+
+def paint_megapixels(file: Path, megapixels: float, painting: bool) -> None:
+    """Paints one picture of noise, or only makes it; prints the peak of this process in MiB."""
+    side = round((megapixels * 1e6) ** 0.5)
+    drawn = np.random.default_rng(0).integers(0, 256, (side // 8 + 1, side // 8 + 1, 3), np.uint8)
+    photo = Picture(np.ascontiguousarray(drawn.repeat(8, 0).repeat(8, 1)[:side, :side]))
+    fast = FastStyle.load(file)
+    code = fast.style(Picture(photo.pixels[:512, :512].copy()))
+    if painting:
+        fast.stylize(photo, code)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def memory(file: Path) -> None:
+    """Prints the peaks for four sizes, each in a process of its own."""
+    for megapixels in (0.25, 1.0, 10.0, 100.0):
+        peaks = []
+        for what in ("load", "paint"):
+            command = [sys.executable, "-m", "benchmarks.fast", what, str(file)]
+            command += ["--megapixels", str(megapixels)]
+            begin = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            peaks.append(float(done.stdout))
+            taken = time.perf_counter() - begin
+        print(
+            f"{megapixels:g} MP: {peaks[1]:.0f} MiB, {peaks[1] / peaks[0]:.1f}× of loading alone; "
+            f"{taken:.0f} s"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=["speed", "quality", "memory", "load", "paint"])
+    parser.add_argument("file", type=Path, nargs="?")
+    parser.add_argument("--data", type=Path, help="folder of the pictures that are held out")
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--long", type=int, default=200)
+    parser.add_argument("--megapixels", type=float, default=1.0)
+    given = parser.parse_args()
+    if given.what != "speed" and given.file is None:
+        parser.error("give a weight file")
+    match given.what:
+        case "speed":
+            speed(given.file, given.runs)
+        case "quality":
+            if given.data is None:
+                parser.error("give --data")
+            quality(given.file, given.data, given.steps, given.long)
+        case "memory":
+            memory(given.file)
+        case what:
+            paint_megapixels(given.file, given.megapixels, what == "paint")
+
+
+if __name__ == "__main__":
+    main()
