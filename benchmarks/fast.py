@@ -79,7 +79,7 @@ class Johnson(nn.Module):
 
 
 class AdaIN(nn.Module):
-    """VGG-19 up to relu4_1, its mirror, and means and deviations between (Huang & Belongie 2017)."""
+    """VGG-19 up to relu4_1, its mirror, and moments between (Huang & Belongie 2017)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -86,7 +86,7 @@ class Options:
     side: int = 128
     late_side: int = 192
     late: float = 0.75
-    rate: float = 1e-3
+    rate: float = 6e-4
     style: float = OBJECTIVE.style_weight
     moments: float = 1.0
     distil: float = 3.0
@@ -234,7 +234,7 @@ class Recipe:
             for name, width in zip(DEPTHS, self.net.widths[1:], strict=True)
         ).to(device)
         learnt = [*self.net.parameters(), *self.heads.parameters()]
-        self.optimizer = torch.optim.Adam(learnt, lr=options.rate, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.Adam(learnt, lr=options.rate, betas=(0.9, 0.999))
         self.average = Average(self.net, half_life=4_000)
         self.parts: dict[str, Part] = {
             "net": self.net,
@@ -297,7 +297,7 @@ class Recipe:
     def _descend(self, loss: Tensor, rate: float) -> None:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.net.parameters(), 3.0)
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()

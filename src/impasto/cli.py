@@ -112,7 +112,7 @@ def transfer(
     return run_transfer(photos, style, extras, out, format, options, common)
 
 
-@job(TransferSettings)
+@job(TransferSettings, TextureSettings, ReconstructSettings)
 def grid(
     *,
     photos: Annotated[
@@ -144,7 +144,10 @@ def grid(
 
     Several photos, several styles and every --vary are sides of the sheet, each style alone:
     impasto grid photo.jpg -s a.jpg -s b.jpg --vary strength=0.3,0.6,0.9 -o sheet.png. Layers that
-    belong together are joined by +, as in --vary content-layers=relu2_2,relu3_1+relu4_1.
+    belong together are joined by +, as in --vary content-layers=relu2_2,relu3_1+relu4_1; a
+    file name with a comma goes in double quotes, as in --vary 'init=noise,"a,b.png"'.
+
+    The flags are those of all three jobs; a default that is not the same for all names its jobs.
 
     The single pictures are kept in OUT-cells; the same command goes on where it was stopped, and
     each of them can be redone.
@@ -156,7 +159,7 @@ def grid(
     return run_grid(job, photos or (), style or (), varied, out, cell, options, common)
 
 
-@job(None)
+@job()
 def recolor(
     *,
     photo: Annotated[str, typer.Argument(metavar="PHOTO", help="The photo to recolour.")],
@@ -214,7 +217,7 @@ def reconstruct(
     return run_reconstruct(image, out, options, common)
 
 
-@job(None)
+@job()
 def redo(
     *,
     result: Annotated[str, typer.Argument(metavar="RESULT", help="A picture that impasto made.")],

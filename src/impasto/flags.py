@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
@@ -85,20 +85,29 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _settings_flags(kind: type[Settings]) -> list[inspect.Parameter]:
-    """The flags of a job, each with its help, default and unit."""
-    defaults = kind()
+def _default(name: str, unit: str, kinds: Sequence[type[Settings]]) -> str:
+    """The default of a flag; where several jobs do not all have the same one, that of each."""
+    jobs: dict[str, list[str]] = {}
+    for kind in kinds:
+        if hasattr(defaults := kind(), name):
+            # A strength of None leaves the weights alone, which is what 0.5 does.
+            value = 0.5 if name == "strength" else getattr(defaults, name)
+            jobs.setdefault(f"{_shown(value)} {unit}".strip(), []).append(kind.job)
+    if list(jobs.values()) == [[kind.job for kind in kinds]]:
+        return next(iter(jobs))
+    return "; ".join(f"{', '.join(those)}: {shown}" for shown, those in jobs.items())
+
+
+def _settings_flags(kinds: Sequence[type[Settings]]) -> list[inspect.Parameter]:
+    """The flags of one job or several, each with its help, default and unit."""
     flags = []
     for name, flag in FLAGS.items():
-        if not hasattr(defaults, name):
+        if not any(hasattr(kind(), name) for kind in kinds):
             continue
-        value = getattr(defaults, name)
-        # A strength of None leaves the weights alone, which is what 0.5 does.
-        shown = "0.5" if name == "strength" else f"{_shown(value)} {flag.unit}".strip()
         option = typer.Option(
             "--" + name.replace("_", "-"),
             metavar=flag.metavar,
-            help=f"{flag.help}  [default: {shown}]",
+            help=f"{flag.help}  [default: {_default(name, flag.unit, kinds)}]",
             show_default=False,
         )
         flags.append(_keyword(name, Annotated[flag.type | None, option], None))
@@ -145,7 +154,7 @@ def _common_flags() -> list[inspect.Parameter]:
 
 
 def command_of(
-    app: typer.Typer, kind: type[Settings] | None
+    app: typer.Typer, *kinds: type[Settings]
 ) -> Callable[[Callable[..., int]], Callable[..., None]]:
     """Makes a command of a function that is given its arguments, its settings and `Common`.
 
@@ -153,13 +162,13 @@ def command_of(
 
     Args:
         app: the program that gets it, under the function's name.
-        kind: its settings.
+        *kinds: its settings; of several jobs, if it can do them all.
     """
 
     def decorate(function: Callable[..., int]) -> Callable[..., None]:
         own = list(inspect.signature(function).parameters.values())
         arguments = [p for p in own if p.name not in ("options", "common")]
-        flags = [*(_settings_flags(kind) if kind else ()), *_common_flags()]
+        flags = [*_settings_flags(kinds), *_common_flags()]
 
         @functools.wraps(function)
         def command(**values: Any) -> None:
@@ -167,7 +176,7 @@ def command_of(
                 **{name: values.pop(name) for name in Common._fields if name != "metadata"},
                 metadata=not values.pop("no_metadata"),
             )
-            if kind is None:
+            if not kinds:
                 raise typer.Exit(function(**values, common=common))
             options = {
                 name: flag.parse(value) if flag.parse else value

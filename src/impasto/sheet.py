@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from impasto.images import Picture
 
-__all__ = ["contact_sheet"]
+__all__ = ["contact_sheet", "thumbnail"]
 
 MARGIN: Final = 12
 INK: Final = (40, 40, 40)
@@ -58,6 +58,13 @@ def contact_sheet(
             at = (MARGIN + left + inset + j * pitch_w, y)
             sheet.paste(image, at, image if image.mode == "RGBA" else None)
     return Picture(np.array(sheet))
+
+
+def thumbnail(picture: Picture, side: int) -> Picture:
+    """The picture over white, its long side at most so many px; it is never enlarged."""
+    image = picture.over_white().pil()
+    image.thumbnail((side, side))
+    return Picture(np.array(image))
 
 
 @functools.cache

@@ -130,12 +130,17 @@ class Modulated(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, styles: Sequence[Shade], noise: Tensor) -> Tensor:
-        y: Tensor = x + noise * _mixed(self.noise, styles)
+        y: Tensor = _normed(x) + noise * _mixed(self.noise, styles)
         for conv, gain, shift in zip(self.convs, self.gains, self.shifts, strict=True):
             y = y * (1 + _mixed(gain, styles))
             y = conv(F.pad(y, (1, 1, 1, 1), mode="replicate"))
             y = F.leaky_relu(y + _mixed(shift, styles), 0.2)
         return x + y
+
+
+def _normed(x: Tensor) -> Tensor:
+    """Every position's features, of mean square 1 (Karras et al. 2018, section 4.2)."""
+    return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-4).to(x.dtype)
 
 
 def _mixed(linear: nn.Module, styles: Sequence[Shade]) -> Tensor:
@@ -177,8 +182,8 @@ class Decoder(nn.Module):
         x = self.at_quarter(x, styles["quarter"], noise["quarter"])
         x = _up(self.to_half(x)) + features["half"]
         x = self.at_half(x, styles["half"], noise["half"])
-        pixels: Tensor = self.out(self.at_full(_up(self.to_full(x))))
-        return pixels
+        change: Tensor = self.out(self.at_full(_up(self.to_full(x))))
+        return 1.5 * torch.tanh(change / 1.5)
 
 
 class FastNetwork(nn.Module):
@@ -260,7 +265,7 @@ class FastNetwork(nn.Module):
         Returns:
             The same shape; values may be a little outside of [0, 1].
         """
-        base = self.recolor(photo, statistics(photo), style)
+        base = self.recolor(photo, statistics(photo), style).clamp(0, 1)
         features = self.encoder(base)
         turned = {}
         for name, x in features.items():

@@ -218,7 +218,7 @@ class _Work:
 
     def _base(self, view: _View) -> Tensor:
         """The tile in the styles' colours."""
-        return _mix(view.pixels, self.recolorings, self._weights(view, 0))
+        return _mix(view.pixels, self.recolorings, self._weights(view, 0)).clamp(0, 1)
 
     def _painted(self, view: _View, at: tuple[int, int]) -> Tensor:
         base = self._base(view)
