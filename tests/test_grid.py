@@ -587,6 +587,7 @@ def test_a_mask_of_another_shape_is_told(here: Program) -> None:
         (("-s", "style.png@black.png"), "black.png is empty"),
         (("-s", "style.png", "--protect", "black.png"), "black.png is empty"),
         (("-s", "style.png@nowhere.png"), "nowhere.png"),
+        (("-s", "style.png@left.png:0.7"), "write STYLE:0.7@left.png"),
         (("-s", "style.png", "--regions", "left.png"), "belong together"),
         (("-s", "style.png", "--style-regions", "left.png"), "belong together"),
         (("-s", "style.png", "-s", "second.png", "--regions", "left.png", "--style-regions",

@@ -246,13 +246,3 @@ def test_one_missing_photo_is_told(folder: Path) -> None:
     with pytest.raises(ImageError, match=r"b\.jpg"):
         find_photos(["a.jpg", "b.jpg"])
     assert find_photos([]) == []
-
-
-def test_a_weight_after_the_mask_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.jpg").touch()
-    with pytest.raises(SettingsError, match="the weight goes before the mask"):
-        parse_style("a.jpg@m.png:0.7")
-    assert parse_style("a.jpg@m.png").mask == Path("m.png")
-    (tmp_path / "m.png:0.7").touch()
-    assert parse_style("a.jpg@m.png:0.7").mask == Path("m.png:0.7")

@@ -4,6 +4,7 @@ Everything that can be found wrong without torch is found before it is imported.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -253,6 +254,14 @@ def _init_path(options: Options) -> list[Path]:
     return [] if init is None or init in INIT_WORDS else [resolve(init).path]
 
 
+def _mask(path: Path) -> Source:
+    """The mask of a style."""
+    late = re.fullmatch(r"(.+):(\d+\.?\d*|\.\d+)", str(path))
+    if late and not path.exists() and Path(late[1]).exists():
+        raise SettingsError(f"a weight goes before the mask: write STYLE:{late[2]}@{late[1]}")
+    return resolve(str(path))
+
+
 class _Drawings(NamedTuple):
     """The masks and maps of a transfer, found but not yet read."""
 
@@ -273,7 +282,7 @@ class _Drawings(NamedTuple):
         if bool(count) != (extras.regions is not None):
             raise SettingsError("--regions and --style-regions belong together; give both")
         return cls(
-            [resolve(str(style.mask)) if style.mask else None for style in styles],
+            [_mask(style.mask) if style.mask else None for style in styles],
             [resolve(text) for text in extras.style_regions] or [None] * len(styles),
             resolve(extras.protect) if extras.protect else None,
             resolve(extras.regions) if extras.regions else None,

@@ -24,7 +24,6 @@ SAMPLES: Final = Path(__file__).with_name("samples")
 """The folder of the pictures in the package."""
 
 _REST: Final = re.compile(r"(?::(?P<weight>\d+(?:\.\d*)?|\.\d+))?(?:@(?P<mask>.+))?", re.ASCII)
-_WEIGHT_LAST: Final = re.compile(r".+:(?:\d+(?:\.\d*)?|\.\d+)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def parse_style(text: str) -> StyleSource:
 
     Raises:
         ImageError: no prefix of the text is a picture.
-        SettingsError: it has a weight that is not above 0, or after its mask.
+        SettingsError: it has a weight that is not above 0.
     """
     ends = [i for i, letter in enumerate(text) if letter in ":@"]
     for end in [len(text), *reversed(ends)]:
@@ -129,10 +128,7 @@ def parse_style(text: str) -> StyleSource:
         weight = float(match["weight"] or 1)
         if not 0 < weight < 1e30:
             raise SettingsError(f"the weight in {text!r} has to be above 0 and below 1e30")
-        mask = Path(match["mask"]) if match["mask"] else None
-        if mask and not mask.exists() and _WEIGHT_LAST.fullmatch(mask.name):
-            raise SettingsError(f"in {text!r} the weight goes before the mask: STYLE:0.5@MASK")
-        return StyleSource(source, weight, mask)
+        return StyleSource(source, weight, Path(match["mask"]) if match["mask"] else None)
     if text.startswith("gan:"):
         resolve(text)  # says what is wrong with it
     if text.startswith("sample:"):
