@@ -1,0 +1,120 @@
+"""The recipe of the network that paints in one pass, on drawn pictures and at toy size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import pictures
+from impasto.encoder import Encoder
+from impasto.fast.style import FastStyle
+from impasto.images import Picture
+from impasto.objectives import ContentTerm, Region, Styles, StyleTerm, make_objective
+from training import fast
+from training.fast import Judge, crops, other_colors, rate_at, relative
+
+TOY = [
+    *("--widths", "4,4,8,8", "--batch", "2", "--side", "48", "--late-side", "64"),
+    *("--log-every", "2", "--threads", "1", "--precision", "float32"),
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Six drawn pictures in two folders."""
+    for i in range(6):
+        folder = tmp_path / "data" / ("photos" if i % 2 else "paintings")
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn = pictures.photo(80, 64, i) if i % 2 else pictures.painting(80, 64, i)
+        Image.fromarray(drawn).resize((320, 256)).save(folder / f"{i}.png")
+    return tmp_path / "data"
+
+
+def test_crops_are_parts_of_the_picture() -> None:
+    torch.manual_seed(0)
+    y, x = torch.meshgrid(torch.linspace(0, 1, 256), torch.linspace(0, 1, 256), indexing="ij")
+    ramp = torch.stack((x, y, 0.5 * (x + y)))[None].repeat(16, 1, 1, 1)
+    for turned in (False, True):
+        found = crops(ramp, 64, turned=turned)
+        assert found.shape == (16, 3, 64, 64)
+        assert found.min() >= 0
+        assert found.max() <= 1
+        # A crop of a plane is a plane: no place is mirrored in, none is outside.
+        inner = found[..., 4:-4, 4:-4]
+        bend = inner[..., 2:] - 2 * inner[..., 1:-1] + inner[..., :-2]
+        assert bend.abs().max() < 2e-3
+        spans = (inner.amax((2, 3)) - inner.amin((2, 3)))[:, :2].amax(1)
+        assert spans.std() > 0.02  # scales differ
+    upright = crops(ramp, 64, turned=False)
+    assert (upright[:, 1].diff(dim=2).abs().max()) < 1e-3  # rows stay rows
+
+
+def test_colours_change_in_half_of_the_pictures() -> None:
+    torch.manual_seed(1)
+    x = Picture(pictures.painting(32, 32)).tensor().repeat(64, 1, 1, 1)
+    changed = other_colors(x)
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    same = sum(bool(torch.equal(a, b)) for a, b in zip(x, changed, strict=True))
+    assert 15 < same < 50
+
+
+def test_relative_errors_are_themselves_when_small_and_roots_when_large() -> None:
+    small, large = relative(torch.tensor([0.01, 1e4]), torch.tensor(1.0))
+    assert float(small) == pytest.approx(0.01, rel=0.01)
+    assert float(large) == pytest.approx(2 * 100, rel=0.02)
+
+
+def test_the_judge_is_the_optimisers_objective() -> None:
+    """With small errors, where roots and squares agree."""
+    encoder = Encoder.load("slim")
+    judge, settings = Judge(encoder), fast.OBJECTIVE
+    photo, style = (torch.rand(1, 3, 64, 64) * 0.2 + 0.4 for _ in range(2))
+    x = (photo + 0.01 * torch.randn(1, 3, 64, 64)).clamp(0, 1)
+    found = judge.losses(judge.look(x), judge.look(photo), judge.look(style))
+    objective = make_objective(
+        encoder,
+        (64, 64),
+        content=ContentTerm(photo, settings.content_layers, 1.0),
+        style=StyleTerm([Region(Styles([style], [1.0]))], settings.style_layers, 1.0, (64, 64)),
+        settings=settings,
+    )
+    expected = objective(x)
+    assert float(found["content"][0]) == pytest.approx(float(expected["content"]), rel=0.05)
+    assert float(found["style"][0]) == pytest.approx(float(expected["style"]), rel=0.1)
+    itself = judge.losses(judge.look(x), judge.look(x), judge.look(x))
+    assert all(float(loss.abs().max()) < 1e-4 for loss in itself.values())
+
+
+def test_the_rate_rises_and_falls() -> None:
+    rates = [rate_at(done / 100, 1.0) for done in range(101)]
+    assert max(rates) == pytest.approx(1, abs=0.01)
+    assert rates.index(max(rates)) <= 3
+    assert rates[-1] < 1e-5
+
+
+def test_a_run_learns_is_continued_and_can_be_used(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY, "--images", "48"]
+    fast.main([*run, "--out", str(tmp_path / "whole")])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 12
+    assert sum(losses[-4:]) < sum(losses[:4])
+    fast.main([*run, "--out", str(tmp_path / "parts"), "--time", "0"])
+    fast.main([*run, "--out", str(tmp_path / "parts"), "--resume"])
+    whole, parts = (tmp_path / name / "fast.safetensors" for name in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
+    painter = FastStyle.load(whole)
+    made = painter.stylize(
+        Picture(pictures.photo(40, 32)), painter.style(Picture(pictures.painting()))
+    )
+    assert made.size == (40, 32)
+    assert sorted(path.name for path in (tmp_path / "whole").glob("sheet-*")) == [
+        "sheet-0000048.png"
+    ]
