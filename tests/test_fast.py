@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import pictures
 from impasto.errors import SettingsError, WeightsError
-from impasto.fast.network import DEPTHS, STRIDE, FastNetwork, apply
+from impasto.fast.network import DEPTHS, STRIDE, FastNetwork, StyleCode, apply
 from impasto.fast.painting import HALO, Part, paint, tiles
 from impasto.fast.statistics import blend, recolor_matrix, statistics, transfer_matrix
 from impasto.fast.style import TILE, FastStyle, amounts
@@ -147,7 +147,8 @@ def test_nothing_beyond_the_halo_is_seen() -> None:
     style = net.style(smooth(64, 80, seed=1))
     own = net.encoder(x)
     noise = net.noises(own)
-    shades = {name: [(style.code, 1.0)] for name in DEPTHS}
+    code = net.modulation(style)
+    shades = {name: [(code, 1.0)] for name in DEPTHS}
     x.requires_grad_()
     change = net.decoder(net.encoder(x), shades, noise)
     change[0, :, 144, 144].sum().backward()
@@ -245,6 +246,23 @@ def test_a_style_is_taken_from_its_mask_alone() -> None:
     whole = fast.style(Picture(pixels))
     near, far = (float((each.colors.mean - own.colors.mean).norm()) for each in (found, whole))
     assert near < 1e-3 < far
+
+
+def test_styles_blend_and_lend_their_strokes() -> None:
+    fast = FastStyle(network())
+    first, second = (fast.style(Picture(pictures.painting(80, 64, seed))) for seed in (1, 2))
+    both = StyleCode.blended([first, second], [3.0, 1.0])
+    for name in DEPTHS:
+        mean = 0.75 * first.depths[name].mean + 0.25 * second.depths[name].mean
+        assert torch.allclose(both.depths[name].mean, mean, atol=1e-6)
+    assert torch.allclose(both.deep, 0.75 * first.deep + 0.25 * second.deep, atol=1e-6)
+    alone = StyleCode.blended([first], [0.2])
+    x = smooth(48, 64)
+    assert torch.allclose(fast.stylize(x, alone), fast.stylize(x, first), atol=1e-5)
+    mixed = first.with_coarse(second)
+    assert mixed.colors is first.colors
+    assert mixed.depths["half"] is first.depths["half"]
+    assert mixed.depths["eighth"] is second.depths["eighth"]
 
 
 def test_files_are_read_back_and_foreign_ones_refused(tmp_path: Path) -> None:

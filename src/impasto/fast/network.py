@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.fast.statistics import Statistics, recolor_matrix, statistics, transfer_matrix
+from impasto.fast.statistics import Statistics, blend, recolor_matrix, statistics, transfer_matrix
 
 __all__ = ["DEPTHS", "STRIDE", "FastNetwork", "StyleCode"]
 
@@ -54,12 +54,30 @@ class StyleCode:
     Attributes:
         colors: of its pixels, 3 channels.
         depths: of its features, by depth.
-        code: what modulates the decoder, `(N, CODE)`.
+        deep: the means of what `FastNetwork.look` sees, `(N, CODE)`.
     """
 
     colors: Statistics
     depths: Mapping[str, Statistics]
-    code: Tensor
+    deep: Tensor
+
+    @classmethod
+    def blended(cls, codes: Sequence["StyleCode"], weights: Sequence[float]) -> "StyleCode":
+        """One style of several.
+
+        Args:
+            codes: at least one.
+            weights: one each, above 0; only their ratios matter.
+        """
+        shares = [weight / sum(weights) for weight in weights]
+        deep = torch.stack([s * code.deep for s, code in zip(shares, codes, strict=True)]).sum(0)
+        depths = {name: blend([code.depths[name] for code in codes], weights) for name in DEPTHS}
+        return cls(blend([code.colors for code in codes], weights), depths, deep)
+
+    def with_coarse(self, coarse: "StyleCode") -> "StyleCode":
+        """The fine texture and the colours of this style, with the strokes of another."""
+        depths = {**coarse.depths, "half": self.depths["half"]}
+        return StyleCode(self.colors, depths, coarse.deep)
 
 
 class Convolution(nn.Module):
@@ -232,17 +250,16 @@ class FastNetwork(nn.Module):
         pooled = (
             deep.mean((2, 3)) if where is None else (deep * where).sum((2, 3)) / where.sum((2, 3))
         )
-        code = self.code_of(pooled, colors, found)
-        return StyleCode(colors, found, code)
+        return StyleCode(colors, found, pooled.float())
 
-    def code_of(self, deep: Tensor, colors: Statistics, depths: Mapping[str, Statistics]) -> Tensor:
-        """The code of a style, `(N, CODE)`, from the means of `look` and from its statistics."""
+    def modulation(self, style: StyleCode) -> Tensor:
+        """What a style modulates the decoder with, `(N, CODE)`."""
         moments = [
             moment
-            for each in (colors, *depths.values())
+            for each in (style.colors, *(style.depths[name] for name in DEPTHS))
             for moment in (each.mean, _deviations(each))
         ]
-        code: Tensor = self.code(torch.cat((deep.float(), *moments), 1))
+        code: Tensor = self.code(torch.cat((style.deep, *moments), 1))
         return code
 
     def recolor(self, photo: Tensor, own: Statistics, style: StyleCode) -> Tensor:
@@ -271,7 +288,8 @@ class FastNetwork(nn.Module):
         for name, x in features.items():
             own, aim = statistics(x), style.depths[name]
             turned[name] = apply(x, transfer_matrix(own, aim), own.mean, aim.mean)
-        shades = {name: [(style.code, 1.0)] for name in DEPTHS}
+        code = self.modulation(style)
+        shades = {name: [(code, 1.0)] for name in DEPTHS}
         change: Tensor = self.decoder(turned, shades, self.noises(features))
         return base + change
 

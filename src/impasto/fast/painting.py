@@ -158,6 +158,7 @@ class _Work:
             (recolor_matrix(own, part.style.colors), own.mean, part.style.colors.mean)
             for own, part in zip((sums.statistics() for sums in colors), self.parts, strict=True)
         ]
+        self.codes = [self.net.modulation(part.style) for part in self.parts]
         self.own = look.code(self.net) if self._keeps_own() else None
 
         depths = {name: [_Sums() for _ in self.parts] for name in DEPTHS}
@@ -228,7 +229,7 @@ class _Work:
             weights = self._weights(view, depth)
             turned[name] = _mix(x, self.transfers[name], weights)
             shades[name] = [
-                (part.style.code, weight) for part, weight in zip(self.parts, weights, strict=True)
+                (code, weight) for code, weight in zip(self.codes, weights, strict=True)
             ]
             if self.own is not None:
                 shades[name].append((self.own, 1 - sum(weights)))
@@ -284,7 +285,7 @@ class _Looks:
         """`(1, CODE)`."""
         colors = self.colors.statistics()
         depths = {name: sums.statistics() for name, sums in self.depths.items()}
-        return net.code_of(self.deep.statistics().mean, colors, depths)
+        return net.modulation(StyleCode(colors, depths, self.deep.statistics().mean))
 
 
 def paint(

@@ -1,5 +1,6 @@
 """Means and covariances of features, and the transform that gives features those of another."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -50,7 +51,7 @@ def statistics(features: Tensor, weight: Tensor | None = None) -> Statistics:
         return Statistics(mean, (x * share) @ x.mT)
 
 
-def blend(parts: list[Statistics], weights: list[float]) -> Statistics:
+def blend(parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
     """Weighted means of the means and of the covariances.
 
     Args:
