@@ -23,6 +23,7 @@ class Flag(NamedTuple):
 
 
 FLAGS: Final[Mapping[str, Flag]] = {
+    "method": Flag(str, "optimize|fast", "Pixel by pixel, or a network in one pass"),
     "size": Flag(str, "PX|full", "Long side of the working size", "px", parse_size),
     "out_size": Flag(str, "WxH", "Size of the texture", "px", parse_out_size),
     "steps": Flag(int, "N", "Loss-and-gradient evaluations over all scales", "steps"),

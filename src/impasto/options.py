@@ -11,6 +11,7 @@ from impasto.settings import (
     Colors,
     DeviceName,
     Layers,
+    Method,
     Noise,
     Normalization,
     OptimizerName,
@@ -54,6 +55,7 @@ class _Options(TypedDict, total=False):
 class TransferOptions(_Options, total=False):
     """The keyword arguments of `transfer`, for type checkers; see `TransferSettings`."""
 
+    method: Method
     size: int | Literal["full"]
     strength: float | None
     content_weight: float

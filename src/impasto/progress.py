@@ -60,7 +60,7 @@ class Progress:
         size: (W, H) of this scale, px.
         step: loss-and-gradient evaluations so far, over all scales.
         steps: of how many.
-        loss: of the picture just tried.
+        loss: of the picture just tried; None where nothing is minimised.
         parts: of that loss, weighted, by name.
         done: share of the job's work that is done, 0 to 1; a step counts by its pixels.
         seconds: since the job began.
@@ -74,7 +74,7 @@ class Progress:
     size: tuple[int, int]
     step: int
     steps: int
-    loss: float
+    loss: float | None
     parts: Mapping[str, float]
     done: float
     seconds: float

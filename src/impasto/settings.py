@@ -34,6 +34,7 @@ Noise = Literal["uniform", "centred", "faint"]
 OptimizerName = Literal["lbfgs", "adam"]
 Precision = Literal["auto", "float32", "bfloat16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Method = Literal["optimize", "fast"]
 Colors = Literal["style", "content", "luminance", "histogram", "linear"]
 Layers = Mapping[str, float]
 """Layer names and their weights, such as {"relu1_1": 1.0}."""
@@ -44,6 +45,11 @@ MAX_SIDE: Final = 65_535
 
 CONTENT_LAYERS: Final[Layers] = MappingProxyType({"relu3_2": 1.0, "relu4_2": 1.0})
 STYLE_WEIGHT: Final = 15.0
+FAST: Final = frozenset(
+    {"method", "size", "strength", "style_scale", "colors", "encoder", "device", "threads"}
+)
+"""What can be said of a picture that is painted in one pass."""
+
 STYLE_LAYERS: Final[Layers] = MappingProxyType(
     {"relu1_1": 2.0, "relu1_2": 2.0}
     | {f"relu{block}_{i}": 1.0 for block in (2, 3, 4) for i in (1, 2)}
@@ -166,6 +172,9 @@ class TransferSettings(Settings):
     """The settings of `transfer`.
 
     Attributes:
+        method: `optimize` minimises the losses, pixel by pixel; `fast` is a network that does it in
+            one pass; it has the settings that are about the picture and not about the losses, and
+            `encoder` is the network that paints.
         size: long side of the working size, px, or `full` for the photo's own. A photo is never
             enlarged.
         strength: 0 to 1; 0 gives the photo back, 1 ignores its content, 0.5 takes the weights
@@ -185,6 +194,7 @@ class TransferSettings(Settings):
 
     job: ClassVar[str] = "transfer"
 
+    method: Method = "optimize"
     size: int | Literal["full"] = 512
     strength: float | None = None
     content_weight: float = 1.0
@@ -197,6 +207,7 @@ class TransferSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_choice("method", self.method, Method)
         _check_size(self.size)
         _check_number("content_weight", self.content_weight)
         _check_number("style_weight", self.style_weight)
@@ -322,6 +333,9 @@ def make_settings(kind: type[S], options: Mapping[str, Any]) -> S:
     if options.get("strength") is not None and "style_weight" in options and not complete:
         raise SettingsError("give either strength or style_weight: strength sets the weight")
     values = _preset_values(kind, options) | dict(options)
+    if values.get("method") == "fast" and not complete:
+        _check_fast(options)
+        values.setdefault("encoder", "fast")
     values = {name: value for name, value in values.items() if name in names}
     for name in ("content_layers", "style_layers"):
         if isinstance(values.get(name), str):
@@ -335,6 +349,16 @@ def make_settings(kind: type[S], options: Mapping[str, Any]) -> S:
             raise SettingsError("the layers to reconstruct from have no weights: each is alone")
         values["layers"] = tuple(layers)
     return kind(**values)
+
+
+def _check_fast(options: Mapping[str, Any]) -> None:
+    """Refuses options that mean nothing where nothing is minimised."""
+    for name in options:
+        if name not in FAST:
+            told = name.replace("_", "-")
+            raise SettingsError(
+                f"method fast has no {told}, as it minimises nothing; leave {told} out"
+            )
 
 
 def _preset_values(kind: type[Settings], options: Mapping[str, Any]) -> dict[str, Any]:

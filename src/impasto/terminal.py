@@ -78,10 +78,12 @@ class Reporter:
         left = duration(progress.seconds_left) + " left"
         if progress.step == progress.steps:
             left = "finishing"
-        state = (
-            f"step {progress.step}/{progress.steps} · scale {progress.scale}/{progress.scales} "
-            f"({w}×{h}) · loss {progress.loss:.4g} · {left}"
-        )
+        state = f"{w}×{h} · {left}"
+        if progress.loss is not None:
+            state = (
+                f"step {progress.step}/{progress.steps} · scale {progress.scale}/{progress.scales} "
+                f"({w}×{h}) · loss {progress.loss:.4g} · {left}"
+            )
         self.show(progress.done, state)
 
     def show(self, done: float, state: str) -> None:

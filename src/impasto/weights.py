@@ -75,7 +75,7 @@ def bundled() -> dict[str, Path]:
 
 def known_names() -> list[str]:
     """Every name that an encoder can be called by: bundled ones, their families, classics."""
-    files = bundled().keys()
+    files = {stem for stem in bundled() if stem.rpartition("-")[0] != "fast"}
     return sorted({stem.rpartition("-")[0] for stem in files} | files | CLASSICS.keys())
 
 

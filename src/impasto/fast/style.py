@@ -16,9 +16,9 @@ from impasto.fast.painting import Part, paint
 from impasto.images import Picture
 from impasto.inputs import PictureLike, as_picture
 from impasto.pyramid import resample_picture
-from impasto.weights import read_weights
+from impasto.weights import read_weights, weights_path
 
-__all__ = ["TILE", "Canvas", "FastStyle", "amounts"]
+__all__ = ["TILE", "Canvas", "FastStyle", "PixelCanvas", "TensorCanvas", "amounts"]
 
 TILE: Final = 1024
 """Side of the tiles that larger pictures are painted in, px."""
@@ -40,17 +40,17 @@ class FastStyle:
         self.name, self.sha256 = name, sha256
 
     @classmethod
-    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "FastStyle":
-        """The network in a weight file.
+    def load(cls, name: str | Path = "fast", *, device: torch.device | str = "cpu") -> "FastStyle":
+        """The network of this name, or in this file.
 
         Args:
-            path: a file that `training/fast.py` wrote.
+            name: of a bundled network, or the path of a file that `training/fast.py` wrote.
             device: where it runs.
 
         Raises:
             WeightsError: the file is missing, damaged or of another kind.
         """
-        file = read_weights(path)
+        file = read_weights(weights_path(name))
         if file.metadata.get("kind") != "fast":
             raise WeightsError(f"{file.path} holds no network that paints in one pass")
         try:
@@ -127,7 +127,7 @@ class FastStyle:
             )
         for amount in amounts(strength):
             result = torch.empty(x.shape)
-            for _ in self.paint(_TensorCanvas(x, result), parts, amount):
+            for _ in self.paint(TensorCanvas(x, result), parts, amount):
                 pass
             x = result
         return x.detach().cpu().float().clone() if strength == 0 else x
@@ -135,7 +135,7 @@ class FastStyle:
     def _pixels(self, pixels: Pixels, parts: Sequence[Part], strength: float) -> Pixels:
         for amount in amounts(strength):
             result = np.empty_like(pixels)
-            for _ in self.paint(_PixelCanvas(pixels, result), parts, amount):
+            for _ in self.paint(PixelCanvas(pixels, result), parts, amount):
                 pass
             pixels = result
         return pixels.copy() if strength == 0 else pixels
@@ -188,23 +188,28 @@ class Canvas(Protocol):
 
 
 @dataclass(frozen=True)
-class _TensorCanvas:
+class TensorCanvas:
+    """Tensors `(1, 3, H, W)`."""
+
     before: Tensor
     after: Tensor
 
     @property
     def size(self) -> tuple[int, int]:
+        """Height and width, px."""
         return self.before.shape[-2], self.before.shape[-1]
 
     def read(self, window: Window) -> Tensor:
+        """What is there before."""
         return self.before[(..., *window)].float()
 
     def write(self, window: Window, part: Tensor) -> None:
+        """Takes what is there afterwards."""
         self.after[(..., *window)] = part
 
 
 @dataclass(frozen=True)
-class _PixelCanvas:
+class PixelCanvas:
     """Pixels of 8 bits, so that a large picture takes no more memory than it has to."""
 
     before: Pixels
@@ -212,12 +217,15 @@ class _PixelCanvas:
 
     @property
     def size(self) -> tuple[int, int]:
+        """Height and width, px."""
         return self.before.shape[0], self.before.shape[1]
 
     def read(self, window: Window) -> Tensor:
+        """What is there before."""
         part = torch.from_numpy(np.ascontiguousarray(self.before[window]))
         return part.permute(2, 0, 1)[None].float() / 255
 
     def write(self, window: Window, part: Tensor) -> None:
+        """Takes what is there afterwards."""
         levels = part[0].mul(255).round().to(torch.uint8)
         self.after[window] = levels.permute(1, 2, 0).numpy()

@@ -10,6 +10,7 @@ from impasto.errors import SettingsError
 from impasto.grid_plan import CELL, Cell, GridPlan, Values, check_cell, kind_of, plan_grid
 from impasto.images import Picture
 from impasto.inputs import PictureLike, Style, as_picture
+from impasto.jobs.fast import FastMethod
 from impasto.jobs.reconstruct import iter_reconstruct
 from impasto.jobs.run import Bench
 from impasto.jobs.texture import iter_texture
@@ -34,6 +35,9 @@ def networks(plan: GridPlan) -> list[tuple[str, str]]:
     found = []
     for cell in plan.cells:
         settings = make_settings(kind_of(plan.job).settings, cell.options)
+        if getattr(settings, "method", "optimize") == "fast":
+            found.append(FastMethod(settings).network)  # type: ignore[arg-type]
+            continue
         asked = (str(settings.encoder), settings.device)
         if asked not in known:
             known[asked] = Bench(settings).encoder

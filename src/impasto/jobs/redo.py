@@ -163,6 +163,8 @@ def plan_redo(
     ]
     options = _options(record, path)
     total = options["steps"] * len(options.get("layers", "1"))
+    if options.get("method") == "fast":
+        total = record["steps"]  # so many tiles, which no setting says
     if not 0 <= record["steps"] <= total or (_is_partial(record) and not record["steps"]):
         raise ImpastoError(f"the record in {path} is damaged: it tells of {record['steps']} steps")
     options["encoder"] = _encoder(record, encoder, path)

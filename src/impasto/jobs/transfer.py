@@ -1,16 +1,17 @@
 """`transfer`: a photo's content in the style of one or more paintings (Gatys et al. 2016)."""
 
-from collections.abc import Generator, Sequence
-from typing import Any, Unpack
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Protocol, Unpack
 
 import torch
 from torch import Tensor
 
-from impasto.composition import Composition
+from impasto.composition import Composition, Layout
 from impasto.compute import memory_errors
 from impasto.errors import SettingsError
 from impasto.images import Picture
 from impasto.inputs import OpenStyle, PictureLike, StyleLike, as_picture, as_styles
+from impasto.jobs.fast import FastMethod
 from impasto.jobs.run import Bench, Job, Start, opened_init, run
 from impasto.objectives import ContentTerm, StyleTerm, make_objective
 from impasto.options import TransferOptions
@@ -63,17 +64,13 @@ class Painter:
         regions: Picture | None,
         options: TransferOptions,
     ) -> None:
-        self._init = opened_init(options.get("init", "content"), ("content", "noise", "style"))
-        if self._init:
-            options["init"] = describe_input("init", self._init)["name"] or "picture"
+        init = opened_init(options.get("init", "content"), ("content", "noise", "style"))
+        if init:
+            options["init"] = describe_input("init", init)["name"] or "picture"
         self.settings = make_settings(TransferSettings, options)
-        self.bench = Bench(self.settings)
-        self.bench.encoder.check_layers(
-            [*self.settings.content_layers, *self.settings.style_layers]
-        )
         self._inputs = _described(styles, coarse, protect, regions)
-        if self._init:
-            self._inputs.append(describe_input("init", self._init))
+        if init:
+            self._inputs.append(describe_input("init", init))
         self._composition = Composition(
             styles,
             colors=self.settings.colors,
@@ -82,14 +79,16 @@ class Painter:
             protect=protect,
             regions=regions,
         )
+        self._method: _Method
+        if self.settings.method == "fast":
+            self._method = FastMethod(self.settings)
+        else:
+            self._method = _Optimizer(self.settings, init, self._composition)
 
     def request(self, photo: Picture) -> dict[str, Any]:
         """The record of painting this photo, as far as it is known before the work."""
         inputs = [describe_input("content", photo), *self._inputs]
-        encoder = self.bench.encoder
-        return make_record(
-            "transfer", self.settings.record(), inputs, (encoder.name, encoder.sha256)
-        )
+        return make_record("transfer", self.settings.record(), inputs, self._method.network)
 
     def working_size(self, photo: Picture) -> Size:
         """(W, H) at which this photo is worked on, px."""
@@ -102,34 +101,93 @@ class Painter:
             return (yield from self._paint(as_picture(content)))
 
     def _paint(self, photo: Picture) -> Generator[Progress, None, Result]:
-        keep, take = self.settings.weights
-        if take == 0 and self.settings.strength is not None:
+        if self.settings.weights[1] == 0 and self.settings.strength is not None:
             return self._unchanged(photo)
         finest = self.working_size(photo)
         layout = self._composition.layout(photo, finest)
-        small = layout.content.to(self.bench.device)
-        kept = ContentTerm(small, self.settings.content_layers, keep)
-        taken = StyleTerm(layout.regions, self.settings.style_layers, take, finest)
-        levels = self.bench.levels(
-            finest,
-            lambda encoder, size: make_objective(
-                encoder,
-                size,
-                content=kept,
-                style=taken,
-                settings=self.settings,
-                smoothing=self.settings.smoothing,
-            ),
-        )
 
         def finish(painted: Tensor) -> Picture:
             painted = resample_picture(painted, finest)
             pixels = layout.finish(guided_upsample(painted, photo.pixels))
             return Picture(pixels, photo.alpha, photo.exif)  # no longer the file that it came from
 
-        start = Start(self._begin(finest, kept.photo), self.bench)
-        request = self.request(photo)
-        job = Job("transfer", self.bench, levels, start, finish, request, layout.notes)
+        return (yield from self._method.paint(layout, finest, finish, self.request(photo)))
+
+    def _unchanged(self, photo: Picture) -> Result:
+        """The photo itself: what no strength at all comes to."""
+        record = self.request(photo) | {
+            "status": "complete",
+            "working_size": list(photo.size),
+            **self._method.bench(),
+            "steps": 0,
+            "loss": None,
+        }
+        return Result(photo, record, [])
+
+
+class _Method(Protocol):
+    """A way of painting what was laid out; see `FastMethod` and `_Optimizer`."""
+
+    network: tuple[str, str]
+
+    def bench(self) -> dict[str, Any]: ...
+
+    def paint(
+        self,
+        layout: Layout,
+        size: Size,
+        finish: Callable[[Tensor], Picture],
+        record: dict[str, Any],
+    ) -> Generator[Progress, None, Result]: ...
+
+
+class _Optimizer:
+    """The optimiser: network and settings, set up once for any number of photos.
+
+    Args:
+        settings: what was asked.
+        init: the picture to start from, if it is one of its own.
+        composition: whose first style may be the start.
+    """
+
+    def __init__(
+        self, settings: TransferSettings, init: Picture | None, composition: Composition
+    ) -> None:
+        self.settings, self._init, self._composition = settings, init, composition
+        self._bench = Bench(settings)
+        encoder = self._bench.encoder
+        encoder.check_layers([*settings.content_layers, *settings.style_layers])
+        self.network = (encoder.name, encoder.sha256)
+
+    def bench(self) -> dict[str, Any]:
+        """What a record says of where it was painted."""
+        return self._bench.record(self.settings.threads or torch.get_num_threads())
+
+    def paint(
+        self,
+        layout: Layout,
+        size: Size,
+        finish: Callable[[Tensor], Picture],
+        record: dict[str, Any],
+    ) -> Generator[Progress, None, Result]:
+        """As `FastMethod.paint`."""
+        keep, take = self.settings.weights
+        content = layout.content.to(self._bench.device)
+        kept = ContentTerm(content, self.settings.content_layers, keep)
+        taken = StyleTerm(layout.regions, self.settings.style_layers, take, size)
+        levels = self._bench.levels(
+            size,
+            lambda encoder, level: make_objective(
+                encoder,
+                level,
+                content=kept,
+                style=taken,
+                settings=self.settings,
+                smoothing=self.settings.smoothing,
+            ),
+        )
+        start = Start(self._begin(size, kept.photo), self._bench)
+        job = Job("transfer", self._bench, levels, start, finish, record, layout.notes)
         return (yield from run(job))
 
     def _begin(self, size: Size, photo: Tensor) -> Tensor | None:
@@ -143,17 +201,6 @@ class Painter:
                 return cover(self._composition.first, size)
             case _:
                 return photo
-
-    def _unchanged(self, photo: Picture) -> Result:
-        """The photo itself: what no strength at all comes to."""
-        record = self.request(photo) | {
-            "status": "complete",
-            "working_size": list(photo.size),
-            **self.bench.record(self.settings.threads or torch.get_num_threads()),
-            "steps": 0,
-            "loss": None,
-        }
-        return Result(photo, record, [])
 
 
 def _none(given: StyleLike | Sequence[StyleLike]) -> bool:

@@ -1,0 +1,117 @@
+"""`transfer` in one pass: what `--method fast` does with a photo that is laid out."""
+
+import functools
+import time
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+import torch
+
+from impasto.composition import Layout
+from impasto.compute import choose_device, memory_errors, threads
+from impasto.fast.network import StyleCode
+from impasto.fast.painting import Part
+from impasto.fast.style import FastStyle, TensorCanvas, amounts
+from impasto.images import Picture
+from impasto.objectives import Styles
+from impasto.progress import Progress, Result
+from impasto.pyramid import Size
+from impasto.settings import TransferSettings
+
+__all__ = ["FastMethod"]
+
+KEPT: Final = 24
+"""How many styles are kept as the network knows them: those of a few photo sizes."""
+
+
+class FastMethod:
+    """The network that paints in one pass, set up once for any number of photos.
+
+    Attributes:
+        network: its name and the SHA-256 of its file.
+
+    Args:
+        settings: what was asked.
+    """
+
+    def __init__(self, settings: TransferSettings) -> None:
+        self.settings = settings
+        self._fast = FastStyle.load(settings.encoder, device=choose_device(settings.device))
+        self.network = (self._fast.name, self._fast.sha256)
+        self._codes: dict[tuple[Styles, int], StyleCode] = {}
+
+    def bench(self) -> dict[str, Any]:
+        """What a record says of where it was painted."""
+        count = self.settings.threads or torch.get_num_threads()
+        return {"device": self._fast.device.type, "dtype": "float32", "threads": count}
+
+    def paint(
+        self,
+        layout: Layout,
+        size: Size,
+        finish: Callable[[torch.Tensor], Picture],
+        record: dict[str, Any],
+    ) -> Generator[Progress, None, Result]:
+        """Paints what was laid out; yields its progress and returns its result.
+
+        Args:
+            layout: the photo and its parts.
+            size: (W, H) of the layout's content, px.
+            finish: brings the tensor to the size and form that the user gets.
+            record: the settings record so far.
+        """
+        strength = self.settings.strength
+        passes = amounts(0.5 if strength is None else strength)
+        began = time.monotonic()
+        before = layout.content
+        painted = before.clone()
+
+        def result(step: int, *, partial: bool) -> Result:
+            ended = {"status": "partial" if partial else "complete", "working_size": list(size)}
+            made = record | ended | self.bench() | {"steps": step, "loss": None}
+            return Result(finish(painted), made, [], partial)
+
+        with threads(self.settings.threads), memory_errors(f"{size[0]}×{size[1]} px"):
+            parts = [Part(self._code(r.styles, max(size)), r.mask) for r in layout.regions]
+            notes = "; ".join(layout.notes) or None
+            step = 0
+            for number, amount in enumerate(passes if parts else []):
+                canvas = TensorCanvas(before, painted)
+                for done in self._fast.paint(canvas, parts, amount):
+                    share = (number + done) / len(passes)
+                    step += 1
+                    yield Progress(
+                        job="transfer",
+                        scale=1,
+                        scales=1,
+                        size=size,
+                        step=step,
+                        steps=round(step / share),
+                        loss=None,
+                        parts={},
+                        done=share,
+                        seconds=time.monotonic() - began,
+                        note=notes,
+                        _picture=lambda: Picture.from_tensor(painted),
+                        _result=functools.partial(result, step, partial=True),
+                    )
+                    notes = None
+                before = painted.clone()
+            return result(step, partial=False)
+
+    def _code(self, styles: Styles, size: int) -> StyleCode:
+        """What the network knows of styles for a photo whose long side has `size` px."""
+        key = (styles, size)
+        if key not in self._codes:
+            while len(self._codes) >= KEPT:
+                del self._codes[next(iter(self._codes))]
+            side = max(1, round(styles.scale * size))
+            codes = [
+                self._fast.style(picture, size=side, mask=mask)
+                for picture, mask in zip(styles.pictures, styles.masks, strict=True)
+            ]
+            code = StyleCode.blended(codes, styles.weights)
+            if styles.coarse:
+                code = code.with_coarse(self._code(styles.coarse, size))
+            self._codes[key] = code
+        return self._codes[key]
