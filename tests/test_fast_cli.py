@@ -16,7 +16,7 @@ from impasto.images import Picture
 from impasto.progress import Progress
 from impasto.records import read_settings
 from pictures import Program
-from test_fast import WIDTHS, network
+from test_fast import WIDTHS, network, smooth
 
 FAST = ("--method", "fast", "--encoder", "net.safetensors", "--threads", "1")
 
@@ -154,3 +154,23 @@ def test_the_library_paints_in_one_pass(here: Program) -> None:
     assert steps[-1].loss is None
     assert result.settings["loss"] is None
     assert steps[0].result().settings["status"] == "partial"
+
+
+def test_the_network_is_exported_for_any_size(here: Program) -> None:
+    import onnxruntime
+
+    told = here.good("export", "net.onnx", "--encoder", "net.safetensors")
+    assert "from torch" in told.out
+    assert not told.err.replace("exporting to net.onnx\n", "")
+    session = onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"])
+    fast = FastStyle.load("net.safetensors")
+    for size in ((32, 48), (33, 50), (7, 130)):
+        photo, style = smooth(*size), smooth(64, 48, seed=3)
+        (found,) = session.run(None, {"photo": photo.numpy(), "style": style.numpy()})
+        code = fast.network.style(style)
+        expected = fast.stylize(photo, code)
+        assert found.shape == photo.shape
+        assert np.abs(found - expected.numpy()).max() < 1e-3
+    assert "net.onnx is there" in here.bad("export", "net.onnx", "--encoder", "net.safetensors")
+    assert "has to end in .onnx" in here.bad("export", "net.png")
+    assert "holds no network that paints" in here.bad("export", "b.onnx", "--encoder", "slim")

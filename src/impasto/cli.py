@@ -261,6 +261,26 @@ def presets(
     typer.echo(overview() if name is None else describe(name))
 
 
+@app.command()
+def export(
+    out: Annotated[str, typer.Argument(metavar="OUT.onnx", help="File to write.")],
+    encoder: Annotated[
+        str,
+        typer.Option("--encoder", metavar="NAME|PATH", help="The network that paints in one pass."),
+    ] = "fast",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Tell nothing but errors.")] = False,
+) -> None:
+    """Write the network of --method fast as an ONNX file, for programs without torch.
+
+    It takes a photo and a style of any size and gives the painted photo, each float32 (1, 3, H, W),
+    sRGB from 0 to 1.
+    """
+    from impasto.commands_export import run_export
+
+    raise typer.Exit(run_export(out, encoder, overwrite, quiet))
+
+
 def _version(value: bool) -> None:
     if value:
         typer.echo(f"impasto {__version__}")

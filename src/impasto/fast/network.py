@@ -272,21 +272,22 @@ class FastNetwork(nn.Module):
         """
         return apply(photo, recolor_matrix(own, style.colors), own.mean, style.colors.mean)
 
-    def forward(self, photo: Tensor, style: StyleCode) -> Tensor:
+    def forward(self, photo: Tensor, style: StyleCode, weight: Tensor | None = None) -> Tensor:
         """The photo in the style.
 
         Args:
             photo: `(N, 3, H, W)`, sRGB in [0, 1], sides multiples of `STRIDE`.
             style: as `style` gives it, of as many pictures, or of one.
+            weight: how much each pixel counts in the photo's statistics, as for `style`.
 
         Returns:
             The same shape; values may be a little outside of [0, 1].
         """
-        base = self.recolor(photo, statistics(photo), style).clamp(0, 1)
+        base = self.recolor(photo, statistics(photo, weight), style).clamp(0, 1)
         features = self.encoder(base)
         turned = {}
         for name, x in features.items():
-            own, aim = statistics(x), style.depths[name]
+            own, aim = statistics(x, _fit(weight, x)), style.depths[name]
             turned[name] = apply(x, transfer_matrix(own, aim), own.mean, aim.mean)
         code = self.modulation(style)
         shades = {name: [(code, 1.0)] for name in DEPTHS}
