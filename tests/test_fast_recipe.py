@@ -64,9 +64,10 @@ def test_colours_change_in_half_of_the_pictures() -> None:
 
 
 def test_relative_errors_are_themselves_when_small_and_roots_when_large() -> None:
-    small, large = relative(torch.tensor([0.01, 1e4]), torch.tensor(1.0))
+    small, large = relative(torch.tensor([0.01, 1e4]), torch.tensor(1.0), 0)
     assert float(small) == pytest.approx(0.01, rel=0.01)
     assert float(large) == pytest.approx(2 * 100, rel=0.02)
+    assert float(relative(torch.tensor(1.0), torch.tensor(0.0), 100)) < 1  # of a flat picture
 
 
 def test_the_judge_is_the_optimisers_objective() -> None:

@@ -146,9 +146,16 @@ def other_colors(x: Tensor) -> Tensor:
 # --- What is learnt -------------------------------------------------------------------------------
 
 
-def relative(error: Tensor, energy: Tensor) -> Tensor:
-    """The error over the energy, per picture; where it is far above 1 only its root counts."""
-    ratio = error / (energy + 1e-6)
+def relative(error: Tensor, energy: Tensor, values: int) -> Tensor:
+    """The error over the energy, per picture; where it is far above 1 only its root counts.
+
+    Args:
+        error: sums of squares, `(N,)`.
+        energy: of what was to be reached, likewise.
+        values: how many were summed. The encoder's features are 1 on average; a flat picture, whose
+            features are nearly 0, is not taken for more than a hundred times as important.
+    """
+    ratio = error / (energy + 0.01 * values)
     return 2 * ((1 + ratio).sqrt() - 1)
 
 
@@ -177,6 +184,7 @@ class Judge:
             share / total * relative(
                 (x[name] - photo[name]).float().square().sum((1, 2, 3)),
                 photo[name].float().square().sum((1, 2, 3)),
+                photo[name][0].numel(),
             )
             for name, share in self.content.items()
         ]).sum(0)  # fmt: skip
@@ -185,15 +193,17 @@ class Judge:
         for name, share in self.style.items():
             G, A = gram_matrix(x[name]), gram_matrix(style[name])
             grams.append(
-                share / total * relative((G - A).square().sum((1, 2)), A.square().sum((1, 2)))
+                share
+                / total
+                * relative((G - A).square().sum((1, 2)), A.square().sum((1, 2)), A[0].numel())
             )
             if name not in MOMENTS:
                 continue
             (a, da), (b, db) = (_moments(each[name]) for each in (x, style))
             spread = (b.square() + db.square()).sum(1)
             moments.append(
-                relative((a - b).square().sum(1) + (da - db).square().sum(1), spread)
-            )  # fmt: skip
+                relative((a - b).square().sum(1) + (da - db).square().sum(1), spread, b.shape[1])
+            )
         return {
             "content": content,
             "style": torch.stack(grams).sum(0),

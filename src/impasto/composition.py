@@ -7,6 +7,7 @@ picture afterwards. So masks and colours mean the same whatever paints.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,22 +41,35 @@ class Layout:
     """What is painted where in one photo.
 
     Attributes:
-        content: the picture whose content is kept, `(1, 3, h, w)`, at the size asked for.
+        size: (w, h) that it is painted at, px.
         regions: its parts, each with its styles.
         notes: what the user should hear, one line each.
     """
 
-    content: Tensor
+    size: Size
     regions: list[Region]
     notes: list[str]
     _photo: Picture = field(repr=False)
-    _chroma: bool
+    _colors: Colors
     _kept: Pixels | None = field(repr=False)
+
+    @cached_property
+    def content(self) -> Tensor:
+        """The picture whose content is kept, `(1, 3, h, w)`."""
+        content = shrink(self._photo.over_white(), self.size)
+        return luminance(content) if self._colors == "luminance" else content
+
+    @cached_property
+    def content_pixels(self) -> Pixels:
+        """The same, `(h, w, 3)`; where nothing is changed, without a float copy."""
+        if self._colors == "luminance" or self.size != self._photo.size:
+            return Picture.from_tensor(self.content).pixels
+        return self._photo.over_white().pixels
 
     def finish(self, painted: Pixels) -> Pixels:
         """What is shown of a painting at the photo's own size, (H, W, 3): colours, then masks."""
         photo = self._photo.pixels
-        if self._chroma:
+        if self._colors in ("content", "luminance"):
             painted = keep_chroma(painted, photo)
         if self._kept is None:
             return painted
@@ -124,9 +138,6 @@ class Composition:
             size: (w, h) that it is painted at, px.
         """
         opaque = photo.over_white()
-        content = shrink(opaque, size)
-        if self.colors == "luminance":
-            content = luminance(content)
         parts = self._settled or self._parts(opaque)
         notes = [note for drawing in self._drawings if (note := size_note(drawing, photo.size))]
         notes += self._map_notes
@@ -139,8 +150,7 @@ class Composition:
         ]
         if len(regions) < len(placed):
             notes.append("warning: the masks leave nothing of the photo to one of the styles")
-        chroma = self.colors in ("content", "luminance")
-        return Layout(content, regions, notes, photo, chroma, kept)
+        return Layout(size, regions, notes, photo, self.colors, kept)
 
     def _parts(self, photo: Picture | None) -> list[Part]:
         """The styles that go together, the mask that they share, and their weight.

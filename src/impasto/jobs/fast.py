@@ -5,20 +5,23 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from impasto.composition import Layout
 from impasto.compute import choose_device, memory_errors, threads
 from impasto.fast.network import StyleCode
 from impasto.fast.painting import Part
-from impasto.fast.style import FastStyle, TensorCanvas, amounts
+from impasto.fast.style import FastStyle, PixelCanvas, amounts
 from impasto.images import Picture
 from impasto.objectives import Styles
 from impasto.progress import Progress, Result
-from impasto.pyramid import Size
 from impasto.settings import TransferSettings
 
 __all__ = ["FastMethod"]
+
+Pixels = NDArray[np.uint8]
 
 KEPT: Final = 24
 """How many styles are kept as the network knows them: those of a few photo sizes."""
@@ -46,25 +49,20 @@ class FastMethod:
         return {"device": self._fast.device.type, "dtype": "float32", "threads": count}
 
     def paint(
-        self,
-        layout: Layout,
-        size: Size,
-        finish: Callable[[torch.Tensor], Picture],
-        record: dict[str, Any],
+        self, layout: Layout, finish: Callable[[Pixels], Picture], record: dict[str, Any]
     ) -> Generator[Progress, None, Result]:
         """Paints what was laid out; yields its progress and returns its result.
 
         Args:
             layout: the photo and its parts.
-            size: (W, H) of the layout's content, px.
-            finish: brings the tensor to the size and form that the user gets.
+            finish: brings pixels, `(h, w, 3)`, to the size and form that the user gets.
             record: the settings record so far.
         """
-        strength = self.settings.strength
+        strength, size = self.settings.strength, layout.size
         passes = amounts(0.5 if strength is None else strength)
         began = time.monotonic()
-        before = layout.content
-        painted = before.clone()
+        before = layout.content_pixels
+        painted = before.copy()
 
         def result(step: int, *, partial: bool) -> Result:
             ended = {"status": "partial" if partial else "complete", "working_size": list(size)}
@@ -76,7 +74,7 @@ class FastMethod:
             notes = "; ".join(layout.notes) or None
             step = 0
             for number, amount in enumerate(passes if parts else []):
-                canvas = TensorCanvas(before, painted)
+                canvas = PixelCanvas(before, painted)
                 for done in self._fast.paint(canvas, parts, amount):
                     share = (number + done) / len(passes)
                     step += 1
@@ -92,11 +90,12 @@ class FastMethod:
                         done=share,
                         seconds=time.monotonic() - began,
                         note=notes,
-                        _picture=lambda: Picture.from_tensor(painted),
+                        _picture=lambda: Picture(painted.copy()),
                         _result=functools.partial(result, step, partial=True),
                     )
                     notes = None
-                before = painted.clone()
+                if number + 1 < len(passes):
+                    before = painted.copy()
             return result(step, partial=False)
 
     def _code(self, styles: Styles, size: int) -> StyleCode:

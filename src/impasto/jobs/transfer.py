@@ -1,9 +1,11 @@
 """`transfer`: a photo's content in the style of one or more paintings (Gatys et al. 2016)."""
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol, Unpack
+from typing import Any, Unpack
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from impasto.composition import Composition, Layout
@@ -79,7 +81,7 @@ class Painter:
             protect=protect,
             regions=regions,
         )
-        self._method: _Method
+        self._method: FastMethod | _Optimizer
         if self.settings.method == "fast":
             self._method = FastMethod(self.settings)
         else:
@@ -108,10 +110,20 @@ class Painter:
 
         def finish(painted: Tensor) -> Picture:
             painted = resample_picture(painted, finest)
-            pixels = layout.finish(guided_upsample(painted, photo.pixels))
+            return finish_pixels(guided_upsample(painted, photo.pixels))
+
+        def finish_pixels(pixels: NDArray[np.uint8]) -> Picture:
+            pixels = layout.finish(pixels)
             return Picture(pixels, photo.alpha, photo.exif)  # no longer the file that it came from
 
-        return (yield from self._method.paint(layout, finest, finish, self.request(photo)))
+        if isinstance(self._method, FastMethod):
+            whole = finest == photo.size
+
+            def shown(pixels: NDArray[np.uint8]) -> Picture:
+                return finish_pixels(pixels) if whole else finish(Picture(pixels).tensor())
+
+            return (yield from self._method.paint(layout, shown, self.request(photo)))
+        return (yield from self._method.paint(layout, finish, self.request(photo)))
 
     def _unchanged(self, photo: Picture) -> Result:
         """The photo itself: what no strength at all comes to."""
@@ -125,24 +137,11 @@ class Painter:
         return Result(photo, record, [])
 
 
-class _Method(Protocol):
-    """A way of painting what was laid out; see `FastMethod` and `_Optimizer`."""
-
-    network: tuple[str, str]
-
-    def bench(self) -> dict[str, Any]: ...
-
-    def paint(
-        self,
-        layout: Layout,
-        size: Size,
-        finish: Callable[[Tensor], Picture],
-        record: dict[str, Any],
-    ) -> Generator[Progress, None, Result]: ...
-
-
 class _Optimizer:
-    """The optimiser: network and settings, set up once for any number of photos.
+    """The optimiser, set up once for any number of photos.
+
+    Attributes:
+        network: the name and the SHA-256 of the network that looks.
 
     Args:
         settings: what was asked.
@@ -166,11 +165,17 @@ class _Optimizer:
     def paint(
         self,
         layout: Layout,
-        size: Size,
         finish: Callable[[Tensor], Picture],
         record: dict[str, Any],
     ) -> Generator[Progress, None, Result]:
-        """As `FastMethod.paint`."""
+        """Paints what was laid out; yields its progress and returns its result.
+
+        Args:
+            layout: the photo and its parts.
+            finish: brings the tensor to the size and form that the user gets.
+            record: the settings record so far.
+        """
+        size = layout.size
         keep, take = self.settings.weights
         content = layout.content.to(self._bench.device)
         kept = ContentTerm(content, self.settings.content_layers, keep)
