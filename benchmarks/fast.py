@@ -125,7 +125,7 @@ def seconds(work: Callable[[], object], runs: int) -> float:
 
 def speed(file: Path | None, runs: int) -> None:
     """Prints seconds and ratios at 256, 512 and 1024 px."""
-    fast = FastStyle.load(file) if file else FastStyle(FastNetwork())
+    fast = FastStyle.load(file) if file else FastStyle(FastNetwork(Encoder.load("slim")))
     rivals = (Johnson().eval(), AdaIN().eval())
     johnson, adain = (net.to(memory_format=torch.channels_last) for net in rivals)  # type: ignore[call-overload]
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")

@@ -16,7 +16,7 @@ from impasto.images import Picture
 from impasto.progress import Progress
 from impasto.records import read_settings
 from pictures import Program
-from test_fast import WIDTHS, network, smooth
+from test_fast import about, network, smooth
 
 FAST = ("--method", "fast", "--encoder", "net.safetensors", "--threads", "1")
 
@@ -24,9 +24,9 @@ FAST = ("--method", "fast", "--encoder", "net.safetensors", "--threads", "1")
 @pytest.fixture
 def here(run: Program) -> Program:
     """The program in a folder with a network, a second style and masks."""
-    state = {name: value for name, value in network().state_dict().items() if name != "noise"}
-    metadata = {"kind": "fast", "widths": ",".join(map(str, WIDTHS))}
-    write_weights(run.folder / "net.safetensors", Weights(state, metadata))
+    net = network()
+    state = {name: value for name, value in net.state_dict().items() if name != "noise"}
+    write_weights(run.folder / "net.safetensors", Weights(state, about(net)))
     pictures.save(run.folder / "second.png", pictures.painting(40, 56, seed=5))
     left = np.zeros((32, 40, 3), np.uint8)
     left[:, :20] = 255

@@ -12,8 +12,6 @@ down a ripple. So one pass gives what many steps would. Beside it:
 
 - means and deviations of deep layers (Huang & Belongie 2017, eq. 12), which pull evenly at all
   channels;
-- at first, that a matrix takes the small encoder's features to those of the bundled one at the same
-  depth (distillation: Romero et al. 2015, eq. 3), so that they tell styles apart early;
 - in a share of the pictures the style is the photo itself, and the result has to be the photo
   (Park & Lee 2019, section 3.2, identity loss);
 - values outside of [0, 1] cost.
@@ -55,16 +53,13 @@ OBJECTIVE = TransferSettings()
 MOMENTS = ("relu3_1", "relu4_1", "relu5_1")
 """Where means and deviations are compared."""
 
-TEACHERS = {"half": "relu2_1", "quarter": "relu3_1", "eighth": "relu4_1"}
-"""The layer of the bundled encoder that each depth is to know."""
-
 
 @dataclass(frozen=True)
 class Options:
     """Everything that makes a run what it is; each is a flag.
 
     Attributes:
-        widths: channels of the network at full size, 1/2, 1/4 and 1/8.
+        widths: channels of the decoder at full size, 1/2, 1/4 and 1/8.
         images: pictures to paint.
         batch: pictures per step.
         side: of the pictures, px.
@@ -73,7 +68,6 @@ class Options:
         rate: highest rate of Adam.
         style: weight of the style loss, that of content being 1.
         moments: weight of means and deviations.
-        distil: weight, at the beginning, of knowing the bundled encoder's features; it falls to 0.
         identity: weight of giving a photo back whose style is its own.
         own: share of the pictures whose style is their own.
         outside: weight of values outside of [0, 1].
@@ -89,7 +83,6 @@ class Options:
     rate: float = 6e-4
     style: float = OBJECTIVE.style_weight
     moments: float = 1.0
-    distil: float = 3.0
     identity: float = 30.0
     own: float = 0.1
     outside: float = 10.0
@@ -211,10 +204,6 @@ class Judge:
         }
 
 
-def _relative_error(known: Tensor, taught: Tensor) -> Tensor:
-    return (known.float() - taught.float()).square().mean() / taught.float().square().mean()
-
-
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     x = features.float()
     mean = x.mean((2, 3))
@@ -235,20 +224,16 @@ class Recipe:
     ) -> None:
         self.options, self.pictures = options, pictures
         torch.manual_seed(options.seed)
-        net = FastNetwork(widths(options.widths)).to(device)
+        exact = Encoder.load(OBJECTIVE.encoder)
+        net = FastNetwork(exact, widths(options.widths)).to(device)
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.judge = Judge(Encoder.load(OBJECTIVE.encoder, device=device, dtype=dtype))
-        channels = self.judge.encoder.plan.channels
-        self.heads = nn.ModuleList(
-            nn.Conv2d(width, channels[TEACHERS[name]], 1)
-            for name, width in zip(DEPTHS, self.net.widths[1:], strict=True)
-        ).to(device)
-        learnt = [*self.net.parameters(), *self.heads.parameters()]
-        self.optimizer = torch.optim.Adam(learnt, lr=options.rate, betas=(0.9, 0.999))
+        self.optimizer = torch.optim.Adam(
+            self.net.parameters(), lr=options.rate, betas=(0.9, 0.999)
+        )
         self.average = Average(self.net, half_life=4_000)
         self.parts: dict[str, Part] = {
             "net": self.net,
-            "heads": self.heads,
             "optimizer": self.optimizer,
             "average": self.average,
         }
@@ -267,15 +252,10 @@ class Recipe:
         styles = torch.where(own[:, None, None, None], photos, styles)
         with torch.no_grad():
             kept, aims = self.judge.look(photos), self.judge.look(styles)
+        features = {name: aims[layer].float() for name, layer in DEPTHS.items()}
         with at.autocast():
-            features = self.net.encoder(styles)
             x = self.net(photos, self.net.describe(styles, features))
-            known = [head(features[name]) for head, name in zip(self.heads, DEPTHS, strict=True)]
         x = x.float()
-        distance = torch.stack([
-            _relative_error(found, aims[TEACHERS[name]])
-            for found, name in zip(known, DEPTHS, strict=True)
-        ]).mean()  # fmt: skip
         losses = self.judge.losses(self.judge.look(x), kept, aims)
         objective = (
             OBJECTIVE.content_weight * losses["content"]
@@ -290,7 +270,6 @@ class Recipe:
             + options.identity * identity.mean()
             + options.outside * outside
             + OBJECTIVE.ripple_weight * ripple
-            + options.distil * (1 - at.done) * distance
         )
         self._descend(loss, rate_at(at.done, options.rate))
         others = ~own
@@ -301,7 +280,6 @@ class Recipe:
             **metrics,
             "identity": identity.sum() / own.sum().clamp(min=1),
             "ripple": ripple,
-            "distance": distance,
         }
 
     def _descend(self, loss: Tensor, rate: float) -> None:
@@ -355,6 +333,8 @@ def export(net: FastNetwork, options: Options, path: Path, **facts: str) -> None
     metadata = {
         "kind": "fast",
         "widths": options.widths,
+        "encoder": net.encoder.name,
+        "encoder_sha256": net.encoder.sha256,
         "recipe": json.dumps(dataclasses.asdict(options)),
         **facts,
     }

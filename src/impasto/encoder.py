@@ -212,6 +212,12 @@ class Encoder:
         """The names of all layers, shallow to deep."""
         return self.plan.layers
 
+    def convolutions(self, last: str) -> list[tuple[str, Tensor, Tensor]]:
+        """The layers up to `last`: name, weight `(C, B, 3, 3)` and bias `(C,)` of each."""
+        count = 1 + self.layers.index(last)
+        pairs = zip(self.layers[:count], self._convolutions, strict=False)
+        return [(layer, weight, bias) for layer, (weight, bias) in pairs]
+
     def check_layers(self, names: Iterable[str]) -> None:
         """Raises SettingsError, which lists the layers there are, if one of `names` is none."""
         for name in names:

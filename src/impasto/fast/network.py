@@ -1,13 +1,13 @@
 """The network that paints in one pass: encoder, transform, decoder.
 
-    pixels ─ recolour ─ encoder ─┬─ 32 at 1/2 ── transform ──────────────┐
-                                 ├─ 64 at 1/4 ── transform ─────┐        │
-                                 └─ 128 at 1/8 ─ transform ─ decoder ─ decoder ─ decoder ─ pixels
+    pixels ─ recolour ─ encoder ─┬─ relu2_1, 1/2 ─ transform ──────────────┐
+                                 ├─ relu3_1, 1/4 ─ transform ─────┐        │
+                                 └─ relu4_1, 1/8 ─ transform ─ decoder ─ decoder ─ decoder ─ pixels
 
 - The pixels get the mean and covariance of the style's colours first, in closed form: so the whole
-  palette arrives, and the network spends nothing on it.
-- At three depths the features of the photo are whitened and coloured with the style's covariance
-  (Li et al. 2017), here in a small space that is learnt together with its decoder.
+  palette arrives, and the network spends nothing on it. Blurred, they are what it adds to.
+- The encoder is the one that the losses look with (`impasto.encoder`), frozen. At three depths the
+  photo's features are whitened and coloured with the style's covariance (Li et al. 2017).
 - The decoder's convolutions are modulated by a code of the style (Karras et al. 2020, section 2.2),
   which chooses among its filters, as the gains of conditional normalisation do (Dumoulin et al.
   2017), but without statistics of the photo. A little noise, as much as the style asks for, gives
@@ -26,12 +26,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from impasto.encoder import Encoder
 from impasto.fast.statistics import Statistics, blend, recolor_matrix, statistics, transfer_matrix
 
 __all__ = ["DEPTHS", "STRIDE", "FastNetwork", "StyleCode"]
 
-DEPTHS: Final = ("half", "quarter", "eighth")
-"""Where features are transformed, by their resolution."""
+DEPTHS: Final = {"half": "relu2_1", "quarter": "relu3_1", "eighth": "relu4_1"}
+"""Where features are transformed: their resolution, and the encoder's layer."""
 
 STRIDE: Final = 16
 """Sides have to be multiples of it, px."""
@@ -102,28 +103,36 @@ class Convolution(nn.Module):
         return F.leaky_relu(x, 0.2) if self.active else x
 
 
-class Encoder(nn.Module):
-    """Pixels to features at three depths: 32, 64 and 128 channels at 1/2, 1/4 and 1/8."""
+class Frozen(nn.Module):
+    """The first four blocks of an encoder as a module that can be exported; it has no parameters.
 
-    def __init__(self, widths: tuple[int, int, int, int]) -> None:
+    Args:
+        encoder: whose weights it takes; with average pooling and replicated borders.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        full, half, quarter, eighth = widths
-        self.to_half = nn.Sequential(
-            Convolution(3, full), Convolution(full, half, stride=2), Convolution(half, half)
-        )
-        self.to_quarter = nn.Sequential(
-            Convolution(half, quarter, stride=2), Convolution(quarter, quarter)
-        )
-        self.to_eighth = nn.Sequential(
-            Convolution(quarter, eighth, stride=2),
-            Convolution(eighth, eighth),
-            Convolution(eighth, eighth),
-        )
+        self.name, self.sha256 = encoder.name, encoder.sha256
+        self.channels = {name: encoder.plan.channels[layer] for name, layer in DEPTHS.items()}
+        self._layers: list[str] = []
+        for layer, weight, bias in encoder.convolutions(DEPTHS["eighth"]):
+            self._layers.append(layer)
+            self.register_buffer(f"{layer}_weight", weight, persistent=False)
+            self.register_buffer(f"{layer}_bias", bias, persistent=False)
+        for name, values in (("mean", encoder.plan.mean), ("std", encoder.plan.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        half = self.to_half((x - 0.5) * 4)
-        quarter = self.to_quarter(half)
-        return {"half": half, "quarter": quarter, "eighth": self.to_eighth(quarter)}
+        x = (x - self.get_buffer("mean")) / self.get_buffer("std")
+        found = {}
+        for layer in self._layers:
+            if layer.endswith("_1") and layer != self._layers[0]:
+                x = F.avg_pool2d(x, 2)
+            padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+            weight, bias = self.get_buffer(f"{layer}_weight"), self.get_buffer(f"{layer}_bias")
+            x = F.relu(F.conv2d(padded, weight, bias))
+            found[layer] = x
+        return {name: found[layer] for name, layer in DEPTHS.items()}
 
 
 class Modulated(nn.Module):
@@ -171,11 +180,19 @@ def _mixed(linear: nn.Module, styles: Sequence[Shade]) -> Tensor:
 
 
 class Decoder(nn.Module):
-    """Transformed features back to a change of the pixels."""
+    """Transformed features back to pixels, as a change of blurred ones.
 
-    def __init__(self, widths: tuple[int, int, int, int]) -> None:
+    Args:
+        channels: of the features, by depth.
+        widths: its own channels at full size, 1/2, 1/4 and 1/8.
+    """
+
+    def __init__(self, channels: Mapping[str, int], widths: tuple[int, int, int, int]) -> None:
         super().__init__()
         full, half, quarter, eighth = widths
+        self.take_eighth = nn.Conv2d(channels["eighth"], eighth, 1)
+        self.take_quarter = nn.Conv2d(channels["quarter"], quarter, 1)
+        self.take_half = nn.Conv2d(channels["half"], half, 1)
         self.at_eighth = nn.ModuleList(Modulated(eighth) for _ in range(2))
         self.to_quarter = nn.Conv2d(eighth, quarter, 1)
         self.at_quarter = Modulated(quarter)
@@ -193,12 +210,12 @@ class Decoder(nn.Module):
         noise: Mapping[str, Tensor],
     ) -> Tensor:
         """The change, `(N, 3, H, W)`, from features, shades and noise at each depth."""
-        x = features["eighth"]
+        x = self.take_eighth(features["eighth"])
         for block in self.at_eighth:
             x = block(x, styles["eighth"], noise["eighth"])
-        x = _up(self.to_quarter(x)) + features["quarter"]
+        x = _up(self.to_quarter(x)) + self.take_quarter(features["quarter"])
         x = self.at_quarter(x, styles["quarter"], noise["quarter"])
-        x = _up(self.to_half(x)) + features["half"]
+        x = _up(self.to_half(x)) + self.take_half(features["half"])
         x = self.at_half(x, styles["half"], noise["half"])
         change: Tensor = self.out(self.at_full(_up(self.to_full(x))))
         return 1.5 * torch.tanh(change / 1.5)
@@ -208,22 +225,23 @@ class FastNetwork(nn.Module):
     """Any photo in any style, in one pass; see the module.
 
     Args:
-        widths: channels at full size, 1/2, 1/4 and 1/8.
-        seed: of the weights and of the noise.
+        encoder: the network that looks.
+        widths: channels of the decoder at full size, 1/2, 1/4 and 1/8.
     """
 
     noise: Tensor
 
-    def __init__(self, widths: tuple[int, int, int, int] = (16, 32, 64, 128)) -> None:
+    def __init__(
+        self, encoder: Encoder, widths: tuple[int, int, int, int] = (16, 32, 64, 128)
+    ) -> None:
         super().__init__()
-        self.widths = widths
-        self.encoder = Encoder(widths)
-        self.decoder = Decoder(widths)
-        _, half, quarter, eighth = widths
+        self.encoder = Frozen(encoder)
+        channels = self.encoder.channels
+        self.decoder = Decoder(channels, widths)
         self.look = nn.Sequential(
-            Convolution(eighth, 192, stride=2), Convolution(192, CODE, active=True)
+            Convolution(channels["eighth"], 192, stride=2), Convolution(192, CODE)
         )
-        moments = 2 * (3 + half + quarter + eighth)
+        moments = 2 * (3 + sum(channels.values()))
         self.code = nn.Sequential(
             nn.Linear(CODE + moments, CODE), nn.LeakyReLU(0.2), nn.Linear(CODE, CODE)
         )
@@ -292,7 +310,7 @@ class FastNetwork(nn.Module):
         code = self.modulation(style)
         shades = {name: [(code, 1.0)] for name in DEPTHS}
         change: Tensor = self.decoder(turned, shades, self.noises(features))
-        return base + change
+        return blurred(base) + change
 
     def noises(
         self, features: Mapping[str, Tensor], at: tuple[int, int] = (0, 0)
@@ -306,6 +324,12 @@ class FastNetwork(nn.Module):
             )
             found[name] = self.noise[:, :, rows][..., columns].to(x.dtype)
         return found
+
+
+def blurred(x: Tensor) -> Tensor:
+    """Pixels without what is smaller than about 8 px; sides multiples of 8."""
+    small = F.avg_pool2d(x, 8)
+    return F.interpolate(small, scale_factor=8.0, mode="bilinear", align_corners=False)
 
 
 def apply(x: Tensor, matrix: Tensor, before: Tensor, after: Tensor) -> Tensor:

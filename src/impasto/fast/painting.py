@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.fast.network import DEPTHS, STRIDE, FastNetwork, StyleCode, apply
+from impasto.fast.network import DEPTHS, STRIDE, FastNetwork, StyleCode, apply, blurred
 from impasto.fast.statistics import Statistics, recolor_matrix, statistics, transfer_matrix
 
 __all__ = ["HALO", "Part", "Tile", "paint", "tiles"]
@@ -234,7 +234,7 @@ class _Work:
             if self.own is not None:
                 shades[name].append((self.own, 1 - sum(weights)))
         change: Tensor = self.net.decoder(turned, shades, self.net.noises(features, at))
-        return base + change
+        return blurred(base) + change
 
 
 Map = tuple[Tensor, Tensor, Tensor]

@@ -8,10 +8,22 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-__all__ = ["Statistics", "blend", "in_float32", "recolor_matrix", "statistics", "transfer_matrix"]
+__all__ = [
+    "SHRINK",
+    "Statistics",
+    "blend",
+    "in_float32",
+    "recolor_matrix",
+    "statistics",
+    "transfer_matrix",
+]
 
 ITERATIONS: Final = 16
 """Of Newton and Schulz; enough for float32 with `ROOM`."""
+
+SHRINK: Final = 0.25
+"""How far covariances are taken to their diagonal; at 1 the transform is adaptive instance
+normalisation (Huang & Belongie 2017), at 0 whitening and colouring (Li et al. 2017)."""
 
 ROOM: Final = 0.02
 """What is added to the variances, as a share of their mean: how flat a direction may be."""
@@ -81,13 +93,19 @@ def transfer_matrix(content: Statistics, style: Statistics, room: float = ROOM) 
     Returns:
         `(N, C, C)`, float32: y = M (x − content.mean) + style.mean.
     """
-    C, S = content.covariance, style.covariance
+    C, S = (_shrunk(each.covariance) for each in (content, style))
     traces = C.diagonal(dim1=1, dim2=2).mean(1) + S.diagonal(dim1=1, dim2=2).mean(1)
     floor = (room * traces / 2 + 1e-8)[:, None, None] * torch.eye(C.shape[-1], device=C.device)
     with in_float32(C):
         root, _ = _roots(S + floor)
         _, inverse = _roots(C + floor)
         return root @ inverse
+
+
+def _shrunk(covariance: Tensor) -> Tensor:
+    """Nearer to its diagonal: what a few hundred positions say of so many pairs is half chance."""
+    diagonal = torch.diag_embed(covariance.diagonal(dim1=1, dim2=2))
+    return covariance + SHRINK * (diagonal - covariance)
 
 
 def _roots(A: Tensor) -> tuple[Tensor, Tensor]:

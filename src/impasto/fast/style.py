@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from impasto.encoder import Encoder
 from impasto.errors import SettingsError, WeightsError
 from impasto.fast.network import STRIDE, FastNetwork, StyleCode
 from impasto.fast.painting import Part, paint
 from impasto.images import Picture
 from impasto.inputs import PictureLike, as_picture
 from impasto.pyramid import resample_picture
-from impasto.weights import read_weights, weights_path
+from impasto.weights import check_sha256, read_weights, weights_path
 
 __all__ = ["TILE", "Canvas", "FastStyle", "PixelCanvas", "TensorCanvas", "amounts"]
 
@@ -55,7 +56,9 @@ class FastStyle:
             raise WeightsError(f"{file.path} holds no network that paints in one pass")
         try:
             full, half, quarter, eighth = map(int, file.metadata["widths"].split(","))
-            network = FastNetwork((full, half, quarter, eighth))
+            encoder = Encoder.load(file.metadata["encoder"])
+            check_sha256(str(file.path), file.metadata["encoder_sha256"], encoder.sha256)
+            network = FastNetwork(encoder, (full, half, quarter, eighth))
             missing, unknown = network.load_state_dict(dict(file.tensors), strict=False)
         except (KeyError, ValueError, RuntimeError):
             raise WeightsError(f"{file.path} is damaged: its weights have other shapes") from None
