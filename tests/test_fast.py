@@ -157,6 +157,13 @@ def test_a_picture_in_tiles_is_the_picture_at_once() -> None:
             assert (painted(net, x, parts, side, amount) - whole).abs().max() < 0.2 / 255
 
 
+def test_four_megapixels_in_tiles_are_those_at_once() -> None:
+    net, x = network(), smooth(2000, 2003)
+    style = net.style(smooth(64, 80, seed=1))
+    whole = painted(net, x, [Part(style)], None)
+    assert (painted(net, x, [Part(style)], 1024) - whole).abs().max() < 2 / 255
+
+
 def test_nothing_beyond_the_halo_is_seen() -> None:
     net, x = network(), smooth(288, 288)
     style = net.style(smooth(64, 80, seed=1))
@@ -210,7 +217,7 @@ def test_a_tensor_for_a_tensor_and_a_picture_for_a_picture() -> None:
     assert np.abs(levels - made.pixels).max() <= 1
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 800), (17, 5), (64, 31)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 8000), (17, 5), (64, 31)])
 def test_any_size_comes_back(size: tuple[int, int]) -> None:
     fast = FastStyle(network())
     style = fast.style(Picture(pictures.painting(40, 33)))
