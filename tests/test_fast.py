@@ -121,11 +121,20 @@ def test_flat_pictures_are_amplified_no_further_than_said() -> None:
     flat, lively = torch.full((1, 3, 8, 8), 0.5), torch.rand(1, 3, 32, 32)
     own, aim = statistics(flat), statistics(lively)
     gains = torch.linalg.svdvals(recolor_matrix(own, aim)[0])
-    assert gains.max() <= 8  # √(1 + 1 / room) and some more: both covariances get the room
+    assert gains.max() <= 15  # √(3 · (1 + 2 / room)), 3 being the share of the first direction
     assert torch.isfinite(gains).all()
     back = torch.linalg.svdvals(recolor_matrix(aim, own)[0])
     assert back.max() < 1
     assert torch.isfinite(recolor_matrix(own, own)).all()
+
+
+def test_a_grey_style_takes_colour_away() -> None:
+    grey = torch.rand(1, 1, 32, 32).expand(1, 3, 32, 32)
+    colored = smooth(64, 64)
+    own, aim = statistics(colored), statistics(grey)
+    turned = apply(colored, recolor_matrix(own, aim), own.mean, aim.mean)
+    chroma, before = (x.std(dim=1).mean() for x in (turned, colored))
+    assert chroma < 0.35 * before
 
 
 # --- the network and its tiles --------------------------------------------------------------------

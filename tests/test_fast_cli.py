@@ -115,6 +115,12 @@ def test_what_cannot_be(here: Program, flags: tuple[str, ...], message: str) -> 
     assert not (here.folder / "o.png").exists()
 
 
+def test_without_a_network_one_is_asked_for(here: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impasto.fast.style.bundled", dict)
+    told = here.bad("transfer", "photo.png", "-s", "style.png", "-o", "o.png", "--method", "fast")
+    assert "with --encoder PATH" in told
+
+
 def test_a_network_that_paints_does_not_look(here: Program) -> None:
     told = here.bad(
         "transfer", "photo.png", "-s", "style.png", "-o", "o.png", "--encoder", "net.safetensors"

@@ -78,22 +78,25 @@ def blend(parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
     return Statistics(mean, covariance)
 
 
-def transfer_matrix(content: Statistics, style: Statistics, room: float = ROOM) -> Tensor:
+def transfer_matrix(
+    content: Statistics, style: Statistics, *, room: float = ROOM, shrink: float = SHRINK
+) -> Tensor:
     """What whitens the one and colours it as the other (Li et al. 2017, eqs. 1 and 2).
 
     M = S^½ C^−½, where both covariances get the same multiple of the unit matrix first. So a
     picture in its own style does not change, and a flat one, whose covariance has no inverse, is
-    amplified at most √(1 / room) times beyond the style's own spread.
+    amplified at most about √(C / room) times beyond the style's own spread.
 
     Args:
         content: of the features to be changed.
         style: to be reached; of the same shapes.
         room: the multiple, as a share of the mean variance of both.
+        shrink: how far both covariances are first taken to their diagonal, 0 to 1.
 
     Returns:
         `(N, C, C)`, float32: y = M (x − content.mean) + style.mean.
     """
-    C, S = (_shrunk(each.covariance) for each in (content, style))
+    C, S = (_shrunk(each.covariance, shrink) for each in (content, style))
     traces = C.diagonal(dim1=1, dim2=2).mean(1) + S.diagonal(dim1=1, dim2=2).mean(1)
     floor = (room * traces / 2 + 1e-8)[:, None, None] * torch.eye(C.shape[-1], device=C.device)
     with in_float32(C):
@@ -102,10 +105,10 @@ def transfer_matrix(content: Statistics, style: Statistics, room: float = ROOM) 
         return root @ inverse
 
 
-def _shrunk(covariance: Tensor) -> Tensor:
+def _shrunk(covariance: Tensor, share: float) -> Tensor:
     """Nearer to its diagonal: what a few hundred positions say of so many pairs is half chance."""
     diagonal = torch.diag_embed(covariance.diagonal(dim1=1, dim2=2))
-    return covariance + SHRINK * (diagonal - covariance)
+    return covariance + share * (diagonal - covariance)
 
 
 def _roots(A: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,5 +132,5 @@ def in_float32(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def recolor_matrix(content: Statistics, style: Statistics) -> Tensor:
-    """The same for the three channels of pixels, where differences grow four times at most."""
-    return transfer_matrix(content, style, room=1 / 16)
+    """The same for the three channels of pixels: a grey style takes nearly all colour away."""
+    return transfer_matrix(content, style, room=0.02, shrink=0.0)

@@ -17,7 +17,7 @@ from impasto.fast.painting import Part, paint
 from impasto.images import Picture
 from impasto.inputs import PictureLike, as_picture
 from impasto.pyramid import resample_picture
-from impasto.weights import check_sha256, read_weights, weights_path
+from impasto.weights import bundled, check_sha256, read_weights, weights_path
 
 __all__ = ["TILE", "Canvas", "FastStyle", "PixelCanvas", "TensorCanvas", "amounts"]
 
@@ -51,6 +51,11 @@ class FastStyle:
         Raises:
             WeightsError: the file is missing, damaged or of another kind.
         """
+        if name == "fast" and not any(stem.startswith("fast-") for stem in bundled()):
+            raise WeightsError(
+                "no network that paints in one pass comes with this version; give a file that "
+                "training/fast.py made, with --encoder PATH"
+            )
         file = read_weights(weights_path(name))
         if file.metadata.get("kind") != "fast":
             raise WeightsError(f"{file.path} holds no network that paints in one pass")
