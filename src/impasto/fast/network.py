@@ -130,7 +130,7 @@ class Frozen(nn.Module):
                 x = F.avg_pool2d(x, 2)
             padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
             weight, bias = self.get_buffer(f"{layer}_weight"), self.get_buffer(f"{layer}_bias")
-            x = F.relu(F.conv2d(padded, weight, bias))
+            x = F.conv2d(padded, weight, bias).relu_()
             found[layer] = x
         return {name: found[layer] for name, layer in DEPTHS.items()}
 

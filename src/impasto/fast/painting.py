@@ -7,7 +7,7 @@ large as the photo, but for rounding. Statistics of tiles are put together as Ch
 (1979, eqs. 1.5) put together those of samples.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -123,6 +123,15 @@ class _View:
     masks: list[Tensor | None]
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A tile in the styles' colours, and its features."""
+
+    view: _View
+    base: Tensor
+    features: Mapping[str, Tensor]
+
+
 class _Work:
     """One photo being painted; see `paint`."""
 
@@ -162,10 +171,11 @@ class _Work:
         self.own = look.code(self.net) if self._keeps_own() else None
 
         depths = {name: [_Sums() for _ in self.parts] for name in DEPTHS}
+        seen: _Seen | None = None
         for tile in self.tiles:
             view = self._view(tile)
-            features = self.net.encoder(self._base(view))
-            for name, x in features.items():
+            seen = self._look(view)
+            for name, x in seen.features.items():
                 for sums, mask in zip(depths[name], view.masks, strict=True):
                     _take(sums, x, view.inside, mask)
             done += 1
@@ -180,7 +190,9 @@ class _Work:
 
         for tile in self.tiles:
             top, left = tile.seen[:2]
-            painted = self._painted(self._view(tile), (top, left))
+            if len(self.tiles) > 1 or seen is None:  # one tile is not looked at twice
+                seen = self._look(self._view(tile))
+            painted = self._painted(seen, (top, left))
             write(
                 tile.top,
                 tile.left,
@@ -221,20 +233,23 @@ class _Work:
         """The tile in the styles' colours."""
         return _mix(view.pixels, self.recolorings, self._weights(view, 0)).clamp(0, 1)
 
-    def _painted(self, view: _View, at: tuple[int, int]) -> Tensor:
+    def _look(self, view: _View) -> _Seen:
         base = self._base(view)
-        features = self.net.encoder(base)
+        return _Seen(view, base, self.net.encoder(base))
+
+    def _painted(self, seen: _Seen, at: tuple[int, int]) -> Tensor:
         turned, shades = {}, {}
-        for depth, (name, x) in enumerate(features.items(), 1):
-            weights = self._weights(view, depth)
+        for depth, (name, x) in enumerate(seen.features.items(), 1):
+            weights = self._weights(seen.view, depth)
             turned[name] = _mix(x, self.transfers[name], weights)
             shades[name] = [
                 (code, weight) for code, weight in zip(self.codes, weights, strict=True)
             ]
             if self.own is not None:
                 shades[name].append((self.own, 1 - sum(weights)))
-        change: Tensor = self.net.decoder(turned, shades, self.net.noises(features, at))
-        return blurred(base) + change
+        noise = self.net.noises(seen.features, at)
+        change: Tensor = self.net.decoder(turned, shades, noise)
+        return blurred(seen.base) + change
 
 
 Map = tuple[Tensor, Tensor, Tensor]
