@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from impasto import settings as settings_module
+from impasto.checks import MAX_SIDE
 from impasto.errors import SettingsError
 from impasto.options import ReconstructOptions, TextureOptions, TransferOptions
 from impasto.presets import PRESETS, Preset
 from impasto.settings import (
-    MAX_SIDE,
     ReconstructSettings,
     Settings,
     TextureSettings,

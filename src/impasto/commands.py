@@ -113,7 +113,7 @@ def run_transfer(
 def run_texture(styles: Sequence[str], out: str, options: Options, common: "Common") -> int:
     """`impasto texture`. Returns the exit code."""
     settings = make_settings(TextureSettings, options)
-    if options.get("init") == "content":
+    if options.get("init") in ("content", "fast"):
         raise SettingsError("texture has no content; --init can be noise, style or a picture")
     sources = [_unmasked(parse_style(text)) for text in styles]
     inputs = [style.source.path for style in sources] + _init_path(options)
@@ -132,7 +132,7 @@ def run_texture(styles: Sequence[str], out: str, options: Options, common: "Comm
 def run_reconstruct(image: str, out: str, options: Options, common: "Common") -> int:
     """`impasto reconstruct`. Returns the exit code."""
     settings = make_settings(ReconstructSettings, options)
-    if options.get("init") in ("content", "style"):
+    if options.get("init") in ("content", "style", "fast"):
         raise SettingsError("reconstruct starts from noise or a picture; write --init noise")
     source = resolve(image)
     inputs = [source.path, *_init_path(options)]

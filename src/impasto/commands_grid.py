@@ -166,7 +166,7 @@ def _run_cells(desk: Desk, plan: GridPlan, outs: Sequence[Path], sheet: Path, ce
     from impasto.jobs.grid import networks, request, steps
 
     there = [
-        not desk.common.overwrite and _is_there(out, request(plan.job, each, network))
+        not desk.common.overwrite and _is_there(out, request(plan.job, each, *network))
         for each, out, network in zip(plan.cells, outs, networks(plan), strict=True)
     ]
     folder = outs[0].parent

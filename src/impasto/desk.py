@@ -16,6 +16,7 @@ from impasto.errors import ImpastoError, SettingsError
 from impasto.images import MAX_PIXELS, Picture
 from impasto.progress import Progress, Result, drive
 from impasto.records import read_settings
+from impasto.settings import STARTS
 from impasto.sources import Source, resolve
 from impasto.terminal import JsonLog, Preview, Reporter, Snapshots
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["DONE", "FAILED", "INIT_WORDS", "INTERRUPTED", "Desk", "Options", "check_replaceable"]
 
 DONE, FAILED, INTERRUPTED = 0, 2, 130
-INIT_WORDS = ("content", "noise", "style")
+INIT_WORDS = STARTS["transfer"]
 
 MOST_SNAPSHOTS = 10_000
 """More pictures than this of one run are a slip of the keyboard."""

@@ -11,6 +11,7 @@ import numpy as np
 from impasto.errors import SettingsError
 from impasto.images import Picture
 from impasto.settings import (
+    STARTS,
     ReconstructSettings,
     Settings,
     TextureSettings,
@@ -48,9 +49,9 @@ class Kind(NamedTuple):
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "transfer": Kind(TransferSettings, ("photo", "style"), ("content", "noise", "style")),
-    "texture": Kind(TextureSettings, ("style",), ("noise", "style")),
-    "reconstruct": Kind(ReconstructSettings, ("photo",), ("noise",)),
+    "transfer": Kind(TransferSettings, ("photo", "style"), STARTS["transfer"]),
+    "texture": Kind(TextureSettings, ("style",), STARTS["texture"]),
+    "reconstruct": Kind(ReconstructSettings, ("photo",), STARTS["reconstruct"]),
 }
 
 Values = Sequence[Any] | Mapping[str, Any]

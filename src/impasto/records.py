@@ -20,6 +20,7 @@ from impasto.images import Picture, read_record
 __all__ = [
     "RECORD_VERSION",
     "SHEET_RECORD",
+    "Network",
     "describe_input",
     "make_record",
     "read_settings",
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 RECORD_VERSION: Final = 1
+
+Network = tuple[str, str]
+"""A network's name and the SHA-256 of its file."""
 
 SHEET_RECORD: Final = json.dumps({"record": RECORD_VERSION, "status": "sheet"})
 """What says that a picture is a sheet of ours, which a later run may replace."""
@@ -53,7 +57,8 @@ def make_record(
     job: str,
     settings: Mapping[str, Any],
     inputs: Sequence[Mapping[str, Any]],
-    encoder: tuple[str, str],
+    encoder: Network,
+    start: Network | None = None,
 ) -> dict[str, Any]:
     """The part of a record that is known before the work: what was asked, of what.
 
@@ -62,7 +67,9 @@ def make_record(
         settings: every option.
         inputs: as `describe_input` gives them.
         encoder: the network's name and SHA-256.
+        start: the same of the one that painted what it started from; None if none did.
     """
+    begun = {} if start is None else {"start": {"name": start[0], "sha256": start[1]}}
     return {
         "record": RECORD_VERSION,
         "job": job,
@@ -70,6 +77,7 @@ def make_record(
         "settings": dict(settings) | {"encoder": Path(settings.get("encoder", "")).name},
         "inputs": [dict(entry) for entry in inputs],
         "encoder": {"name": encoder[0], "sha256": encoder[1]},
+        **begun,
         "versions": versions(),
     }
 
@@ -99,7 +107,8 @@ def _request(record: Mapping[str, Any]) -> Any:
             {k: v for k, v in entry.items() if k != "name"} if isinstance(entry, dict) else entry
             for entry in inputs
         ]
-    asked = {key: record.get(key) for key in ("job", "settings", "encoder")} | {"inputs": anonymous}
+    asked = {key: record.get(key) for key in ("job", "settings", "encoder", "start")}
+    asked["inputs"] = anonymous
     return json.loads(json.dumps(asked))  # tuples and lists are alike in JSON
 
 

@@ -9,12 +9,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
+from impasto.checks import (
+    MAX_SIDE,
+    check_choice,
+    check_integer,
+    check_layers,
+    check_number,
+    check_scale,
+    check_size,
+)
 from impasto.errors import SettingsError
 from impasto.presets import PRESETS
 
 __all__ = [
+    "STARTS",
     "ReconstructSettings",
     "Settings",
     "TextureSettings",
@@ -39,12 +49,17 @@ Colors = Literal["style", "content", "luminance", "histogram", "linear"]
 Layers = Mapping[str, float]
 """Layer names and their weights, such as {"relu1_1": 1.0}."""
 
-MAX_SIDE: Final = 65_535
-"""The longest side that is worked at or put out, px: the most that a JPEG can hold."""
-
-
 CONTENT_LAYERS: Final[Layers] = MappingProxyType({"relu3_2": 1.0, "relu4_2": 1.0})
 STYLE_WEIGHT: Final = 15.0
+STARTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "transfer": ("content", "noise", "style", "fast"),
+        "texture": ("noise", "style"),
+        "reconstruct": ("noise",),
+    }
+)
+"""What `init` can be in each job, beside a picture."""
+
 FAST: Final = frozenset(
     {"method", "size", "strength", "style_scale", "colors", "encoder", "device", "threads"}
 )
@@ -124,34 +139,34 @@ class Settings:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        _check_choice("optimizer", self.optimizer, OptimizerName)
-        _check_choice("pooling", self.pooling, Pooling)
-        _check_choice("padding", self.padding, Padding)
-        _check_choice("normalize", self.normalize, Normalization)
-        _check_choice("device", self.device, DeviceName)
-        _check_choice("precision", self.precision, Precision)
-        _check_choice("tv_reduction", self.tv_reduction, Reduction)
-        _check_choice("clip", self.clip, Clip)
-        _check_choice("noise", self.noise, Noise)
+        check_choice("optimizer", self.optimizer, OptimizerName)
+        check_choice("pooling", self.pooling, Pooling)
+        check_choice("padding", self.padding, Padding)
+        check_choice("normalize", self.normalize, Normalization)
+        check_choice("device", self.device, DeviceName)
+        check_choice("precision", self.precision, Precision)
+        check_choice("tv_reduction", self.tv_reduction, Reduction)
+        check_choice("clip", self.clip, Clip)
+        check_choice("noise", self.noise, Noise)
         if self.pixel_range not in (1, 255):
             raise SettingsError(f"pixel_range is {self.pixel_range!r}; it can be 1 or 255")
-        _check_integer("steps", self.steps, 1, 1_000_000)
-        _check_integer("scales", self.scales, 0, 12)
-        _check_integer("memory", self.memory, 1, 1000)
-        _check_integer("rounds", self.rounds, 1, 1_000_000)
-        _check_integer("threads", self.threads, 0, 1024)
-        _check_integer("seed", self.seed, 0, 2**63 - 1)
-        _check_number("rate", self.rate, above=0)
-        _check_number("epsilon", self.epsilon, above=0)
+        check_integer("steps", self.steps, 1, 1_000_000)
+        check_integer("scales", self.scales, 0, 12)
+        check_integer("memory", self.memory, 1, 1000)
+        check_integer("rounds", self.rounds, 1, 1_000_000)
+        check_integer("threads", self.threads, 0, 1024)
+        check_integer("seed", self.seed, 0, 2**63 - 1)
+        check_number("rate", self.rate, above=0)
+        check_number("epsilon", self.epsilon, above=0)
         for name in ("beta1", "beta2"):
-            _check_number(name, getattr(self, name))
+            check_number(name, getattr(self, name))
             if getattr(self, name) >= 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it is a number below 1")
-        _check_number("tv_weight", self.tv_weight)
-        _check_number("tv_beta", self.tv_beta)
+        check_number("tv_weight", self.tv_weight)
+        check_number("tv_beta", self.tv_beta)
         if not 1 <= self.tv_beta <= 4:
             raise SettingsError(f"tv_beta is {self.tv_beta}; it goes from 1 to 4")
-        _check_number("ripple_weight", self.ripple_weight)
+        check_number("ripple_weight", self.ripple_weight)
 
     @property
     def tolerates_bfloat16(self) -> bool:
@@ -189,7 +204,8 @@ class TransferSettings(Settings):
             afterwards; `luminance` paints light and dark alone, over the photo's colours;
             `histogram` and `linear` first bring the style's colours to the photo's, one axis of
             colour after another or by mean and covariance.
-        init: `content`, `noise`, `style`, or a picture to start from.
+        init: `content`, `noise`, `style`, `fast` for what the network that paints in one pass makes
+            of it, or a picture to start from.
     """
 
     job: ClassVar[str] = "transfer"
@@ -207,16 +223,16 @@ class TransferSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice("method", self.method, Method)
-        _check_size(self.size)
-        _check_number("content_weight", self.content_weight)
-        _check_number("style_weight", self.style_weight)
-        _check_layers("content_layers", self.content_layers)
-        _check_layers("style_layers", self.style_layers)
-        _check_scale(self.style_scale)
-        _check_choice("colors", self.colors, Colors)
+        check_choice("method", self.method, Method)
+        check_size(self.size)
+        check_number("content_weight", self.content_weight)
+        check_number("style_weight", self.style_weight)
+        check_layers("content_layers", self.content_layers)
+        check_layers("style_layers", self.style_layers)
+        check_scale(self.style_scale)
+        check_choice("colors", self.colors, Colors)
         if self.strength is not None:
-            _check_number("strength", self.strength)
+            check_number("strength", self.strength)
             if self.strength > 1:
                 raise SettingsError(f"strength is {self.strength}; it goes from 0 to 1")
 
@@ -271,13 +287,13 @@ class TextureSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number("style_weight", self.style_weight)
-        _check_layers("style_layers", self.style_layers)
-        _check_scale(self.style_scale)
+        check_number("style_weight", self.style_weight)
+        check_layers("style_layers", self.style_layers)
+        check_scale(self.style_scale)
         if not isinstance(self.out_size, tuple | list) or len(self.out_size) != 2:
             raise SettingsError(f"out_size is {self.out_size!r}; it is a width and a height in px")
         for side in self.out_size:
-            _check_integer("out_size", side, 1, MAX_SIDE)
+            check_integer("out_size", side, 1, MAX_SIDE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +317,7 @@ class ReconstructSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_size(self.size)
+        check_size(self.size)
         if not self.layers:
             raise SettingsError("layers is empty; name at least one, such as relu3_1")
 
@@ -408,42 +424,3 @@ def parse_out_size(text: str) -> tuple[int, int]:
     if not match:
         raise SettingsError(f"the size is {text!r}; write it as 640x480, width by height in px")
     return int(match[1]), int(match[2] or match[1])
-
-
-def _check_choice(name: str, value: object, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise SettingsError(f"{name} is {value!r}; it can be {', '.join(get_args(choices))}")
-
-
-def _check_integer(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise SettingsError(f"{name} is {value!r}; it is a whole number from {low} to {high}")
-
-
-def _check_number(name: str, value: object, above: float | None = None) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
-    if not good or value < 0 or (above is not None and value <= above):  # type: ignore[operator]
-        kind = "positive" if above == 0 else "that is 0 or more"
-        raise SettingsError(f"{name} is {value!r}; it is a number {kind}")
-
-
-def _check_scale(scale: object) -> None:
-    _check_number("style_scale", scale, above=0)
-    if not 0.25 <= scale <= 4:  # type: ignore[operator]
-        raise SettingsError(f"style_scale is {scale}; it goes from 0.25 to 4")
-
-
-def _check_size(size: object) -> None:
-    if size != "full":
-        _check_integer("size", size, 1, MAX_SIDE)
-
-
-def _check_layers(name: str, layers: Mapping[str, float]) -> None:
-    if not isinstance(layers, Mapping):
-        raise SettingsError(f"{name} is {layers!r}; it maps layers to weights")
-    if not layers:
-        raise SettingsError(f"{name} is empty; name at least one, such as relu4_2")
-    for layer, weight in layers.items():
-        _check_number(f"the weight of {layer} in {name}", weight)
-    if sum(layers.values()) <= 0:
-        raise SettingsError(f"{name} needs at least one weight above 0")

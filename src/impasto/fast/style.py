@@ -124,11 +124,12 @@ class FastStyle:
             SettingsError: the strength or the picture is not as it should be.
         """
         if isinstance(picture, Tensor):
-            return self._tensor(picture, [Part(style)], strength)
+            return self.painted(picture, [Part(style)], strength)
         given = as_picture(picture)
         return Picture(self._pixels(given.pixels, [Part(style)], strength), given.alpha, given.exif)
 
-    def _tensor(self, x: Tensor, parts: Sequence[Part], strength: float) -> Tensor:
+    def painted(self, x: Tensor, parts: Sequence[Part], strength: float) -> Tensor:
+        """A tensor with its parts in their styles; as `stylize`."""
         if x.ndim != 4 or x.shape[:2] != (1, 3) or not x.is_floating_point() or not x.numel():
             raise SettingsError(
                 f"a picture is floats (1, 3, H, W) in [0, 1], not {x.dtype} {tuple(x.shape)}"

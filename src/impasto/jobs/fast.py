@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from impasto.composition import Layout
 from impasto.compute import choose_device, memory_errors, threads
@@ -17,6 +18,7 @@ from impasto.fast.style import FastStyle, PixelCanvas, amounts
 from impasto.images import Picture
 from impasto.objectives import Styles
 from impasto.progress import Progress, Result
+from impasto.records import Network
 from impasto.settings import TransferSettings
 
 __all__ = ["FastMethod"]
@@ -32,14 +34,18 @@ class FastMethod:
 
     Attributes:
         network: its name and the SHA-256 of its file.
+        start_network: None: it starts from the photo.
 
     Args:
         settings: what was asked.
+        name: of the network, or the path of its file.
     """
 
-    def __init__(self, settings: TransferSettings) -> None:
+    start_network: Network | None = None
+
+    def __init__(self, settings: TransferSettings, name: str) -> None:
         self.settings = settings
-        self._fast = FastStyle.load(settings.encoder, device=choose_device(settings.device))
+        self._fast = FastStyle.load(name, device=choose_device(settings.device))
         self.network = (self._fast.name, self._fast.sha256)
         self._codes: dict[tuple[Styles, int], StyleCode] = {}
 
@@ -58,8 +64,8 @@ class FastMethod:
             finish: brings pixels, `(h, w, 3)`, to the size and form that the user gets.
             record: the settings record so far.
         """
-        strength, size = self.settings.strength, layout.size
-        passes = amounts(0.5 if strength is None else strength)
+        size = layout.size
+        passes = amounts(self._strength)
         began = time.monotonic()
         before = layout.content_pixels
         painted = before.copy()
@@ -70,7 +76,7 @@ class FastMethod:
             return Result(finish(painted), made, [], partial)
 
         with threads(self.settings.threads), memory_errors(f"{size[0]}×{size[1]} px"):
-            parts = [Part(self._code(r.styles, max(size)), r.mask) for r in layout.regions]
+            parts = self._parts(layout)
             notes = "; ".join(layout.notes) or None
             step = 0
             for number, amount in enumerate(passes if parts else []):
@@ -97,6 +103,19 @@ class FastMethod:
                 if number + 1 < len(passes):
                     before = painted.copy()
             return result(step, partial=False)
+
+    def picture(self, layout: Layout) -> Tensor:
+        """What was laid out, painted at once: `(1, 3, h, w)`; a start for the optimiser."""
+        with threads(self.settings.threads):
+            return self._fast.painted(layout.content, self._parts(layout), self._strength)
+
+    @property
+    def _strength(self) -> float:
+        return 0.5 if self.settings.strength is None else self.settings.strength
+
+    def _parts(self, layout: Layout) -> list[Part]:
+        """The styles as the network knows them, and where each is painted."""
+        return [Part(self._code(r.styles, max(layout.size)), r.mask) for r in layout.regions]
 
     def _code(self, styles: Styles, size: int) -> StyleCode:
         """What the network knows of styles for a photo whose long side has `size` px."""

@@ -16,57 +16,68 @@ from impasto.jobs.run import Bench
 from impasto.jobs.texture import iter_texture
 from impasto.jobs.transfer import iter_transfer
 from impasto.progress import Progress, Result, drive
-from impasto.records import describe_input, make_record
-from impasto.settings import make_settings
+from impasto.records import Network, describe_input, make_record
+from impasto.settings import TransferSettings, make_settings
 from impasto.sheet import thumbnail
 from impasto.sources import resolve
 
 __all__ = ["grid", "networks", "request", "steps"]
 
 
-def networks(plan: GridPlan) -> list[tuple[str, str]]:
-    """The name and the SHA-256 of every cell's network.
+def networks(plan: GridPlan) -> list[tuple[Network, Network | None]]:
+    """Every cell's network, and that which paints its start, if one does.
 
     Raises:
         ImpastoError: there is no such network or device, or a network has not the layers that are
             asked of it.
     """
     known: dict[tuple[str, str], Encoder] = {}
-    found = []
+    found: list[tuple[Network, Network | None]] = []
     for cell in plan.cells:
-        settings = make_settings(kind_of(plan.job).settings, cell.options)
-        if getattr(settings, "method", "optimize") == "fast":
-            found.append(FastMethod(settings).network)  # type: ignore[arg-type]
-            continue
+        settings = make_settings(kind_of(plan.job).settings, _named(cell.options))
+        start = None
+        if isinstance(settings, TransferSettings):
+            if settings.method == "fast":
+                found.append((FastMethod(settings, settings.encoder).network, None))
+                continue
+            if settings.init == "fast":
+                start = FastMethod(settings, "fast").network
         asked = (str(settings.encoder), settings.device)
         if asked not in known:
             known[asked] = Bench(settings).encoder
         encoder = known[asked]
         for name in ("content_layers", "style_layers", "layers"):
             encoder.check_layers(getattr(settings, name, ()))
-        found.append((encoder.name, encoder.sha256))
+        found.append(((encoder.name, encoder.sha256), start))
     return found
 
 
-def request(job: str, cell: Cell, network: tuple[str, str]) -> dict[str, Any]:
+def request(job: str, cell: Cell, network: Network, start: Network | None = None) -> dict[str, Any]:
     """The record of making a cell of an opened plan, as far as it is known before the work.
 
     Args:
         job: what is done.
         cell: where.
         network: the cell's, as `networks` gives it.
+        start: likewise that which paints its start.
     """
     inputs = []
     if cell.photo is not None:
         inputs.append(describe_input("content", cell.photo))
     if cell.style is not None:
         inputs.append(describe_input("style", cell.style, weight=1.0))
-    options = dict(cell.options)
-    if isinstance(init := options.get("init"), Picture):
+    if isinstance(init := cell.options.get("init"), Picture):
         inputs.append(describe_input("init", init.over_white()))
-        options["init"] = inputs[-1]["name"] or "picture"
-    settings = make_settings(kind_of(job).settings, options)
-    return make_record(job, settings.record(), inputs, network)
+    settings = make_settings(kind_of(job).settings, _named(cell.options))
+    return make_record(job, settings.record(), inputs, network, start)
+
+
+def _named(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with a picture to start from by its name, as a record has it."""
+    init = options.get("init")
+    if not isinstance(init, Picture):
+        return dict(options)
+    return {**options, "init": describe_input("init", init.over_white())["name"] or "picture"}
 
 
 def steps(job: str, cell: Cell) -> Generator[Progress, None, Result]:

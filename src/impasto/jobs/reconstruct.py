@@ -39,7 +39,7 @@ def iter_reconstruct(
 
 
 def _look(picture: Picture, options: ReconstructOptions) -> Generator[Progress, None, Result]:
-    begun = opened_init(options.get("init", "noise"), ("noise",))
+    begun = opened_init("reconstruct", options.get("init", "noise"))
     if begun:
         options["init"] = describe_input("init", begun)["name"] or "picture"
     settings = make_settings(ReconstructSettings, options)

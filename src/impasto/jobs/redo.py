@@ -20,6 +20,7 @@ from impasto.inputs import Style
 from impasto.progress import OnProgress, Progress, Result, drive
 from impasto.records import describe_input, read_settings, versions
 from impasto.settings import (
+    STARTS,
     DeviceName,
     ReconstructSettings,
     Settings,
@@ -168,6 +169,7 @@ def plan_redo(
     if not 0 <= record["steps"] <= total or (_is_partial(record) and not record["steps"]):
         raise ImpastoError(f"the record in {path} is damaged: it tells of {record['steps']} steps")
     options["encoder"] = _encoder(record, encoder, path)
+    _check_start(record, path)
     here = versions()
     warnings = [
         f"made with {name} {then}, here is {here.get(name)}: pixels may differ"
@@ -268,8 +270,11 @@ def _sound_inputs(job: str, inputs: Any) -> bool:
 
 def _sound_start(record: Mapping[str, Any]) -> bool:
     """Whether it started from a word, or from one of its inputs, and from no other file."""
+    if record["settings"].get("init") == "fast":
+        start = record.get("start")
+        return isinstance(start, dict) and isinstance(start.get("sha256"), str)
     return any(entry["role"] == "init" for entry in record["inputs"]) or (
-        record["settings"].get("init", "noise") in ("content", "noise", "style")
+        record["settings"].get("init", "noise") in STARTS["transfer"]
     )
 
 
@@ -362,6 +367,17 @@ def _has_device(name: DeviceName) -> bool:
     except RunError:
         return False
     return True
+
+
+def _check_start(record: Mapping[str, Any], path: Path) -> None:
+    """Refuses a result whose start was painted by a network that is not here."""
+    if record["settings"].get("init") != "fast":
+        return
+    from impasto.weights import check_sha256, weights_path
+
+    check_sha256(
+        f"the start of {path.name}", record["start"]["sha256"], sha256_file(weights_path("fast"))
+    )
 
 
 def _encoder(record: Mapping[str, Any], given: "StrPath | None", path: Path) -> str:

@@ -16,7 +16,7 @@ from impasto.inputs import as_picture
 from impasto.optimize import Iterate, Level, Objective, optimize
 from impasto.progress import Progress, Result
 from impasto.pyramid import Size, divide_steps, noise, resample, resample_picture, scale_sizes
-from impasto.settings import Settings
+from impasto.settings import STARTS, Settings
 
 __all__ = ["Bench", "Job", "Start", "opened_init", "run"]
 
@@ -128,17 +128,18 @@ class Start:
         return drawn.clamp_(0, 1) if settings.clip == "step" else drawn
 
 
-def opened_init(init: Any, words: Sequence[str]) -> Picture | None:
-    """The picture of an `init` option, laid over white; None if it is one of `words`.
+def opened_init(job: str, init: Any) -> Picture | None:
+    """The picture of an `init` option, laid over white; None if it is a word that the job knows.
 
     Raises:
         SettingsError: it is a word of another job.
         ImageError: it cannot be read.
     """
-    if isinstance(init, str) and init in ("content", "noise", "style"):
-        if init in words:
+    if isinstance(init, str) and init in STARTS["transfer"]:
+        if init in STARTS[job]:
             return None
-        raise SettingsError(f"init is {init!r}; here it can be {', '.join(words)} or a picture")
+        here = ", ".join(STARTS[job])
+        raise SettingsError(f"init is {init!r}; here it can be {here} or a picture")
     return as_picture(init).over_white()
 
 

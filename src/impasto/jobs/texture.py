@@ -29,7 +29,7 @@ def iter_texture(
 
 
 def _paint(given: list[OpenStyle], options: TextureOptions) -> Generator[Progress, None, Result]:
-    begun = opened_init(options.get("init", "noise"), ("noise", "style"))
+    begun = opened_init("texture", options.get("init", "noise"))
     if begun:
         options["init"] = describe_input("init", begun)["name"] or "picture"
     if any(each.mask or each.regions for each in given):

@@ -1,6 +1,7 @@
 """`transfer`: a photo's content in the style of one or more paintings (Gatys et al. 2016)."""
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
@@ -19,7 +20,7 @@ from impasto.objectives import ContentTerm, StyleTerm, make_objective
 from impasto.options import TransferOptions
 from impasto.progress import OnProgress, Progress, Result, drive
 from impasto.pyramid import Size, cover, resample_picture, working_size
-from impasto.records import describe_input, make_record
+from impasto.records import Network, describe_input, make_record
 from impasto.settings import TransferSettings, make_settings
 from impasto.upsample import guided_upsample
 
@@ -66,7 +67,7 @@ class Painter:
         regions: Picture | None,
         options: TransferOptions,
     ) -> None:
-        init = opened_init(options.get("init", "content"), ("content", "noise", "style"))
+        init = opened_init("transfer", options.get("init", "content"))
         if init:
             options["init"] = describe_input("init", init)["name"] or "picture"
         self.settings = make_settings(TransferSettings, options)
@@ -83,14 +84,19 @@ class Painter:
         )
         self._method: FastMethod | _Optimizer
         if self.settings.method == "fast":
-            self._method = FastMethod(self.settings)
+            self._method = FastMethod(self.settings, self.settings.encoder)
         else:
             self._method = _Optimizer(self.settings, init, self._composition)
+
+    @property
+    def networks(self) -> tuple[Network, Network | None]:
+        """That which paints or looks, and that which paints the start, if one does."""
+        return self._method.network, self._method.start_network
 
     def request(self, photo: Picture) -> dict[str, Any]:
         """The record of painting this photo, as far as it is known before the work."""
         inputs = [describe_input("content", photo), *self._inputs]
-        return make_record("transfer", self.settings.record(), inputs, self._method.network)
+        return make_record("transfer", self.settings.record(), inputs, *self.networks)
 
     def working_size(self, photo: Picture) -> Size:
         """(W, H) at which this photo is worked on, px."""
@@ -105,24 +111,8 @@ class Painter:
     def _paint(self, photo: Picture) -> Generator[Progress, None, Result]:
         if self.settings.weights[1] == 0 and self.settings.strength is not None:
             return self._unchanged(photo)
-        finest = self.working_size(photo)
-        layout = self._composition.layout(photo, finest)
-
-        def finish(painted: Tensor) -> Picture:
-            painted = resample_picture(painted, finest)
-            return finish_pixels(guided_upsample(painted, photo.pixels))
-
-        def finish_pixels(pixels: NDArray[np.uint8]) -> Picture:
-            pixels = layout.finish(pixels)
-            return Picture(pixels, photo.alpha, photo.exif)  # no longer the file that it came from
-
-        if isinstance(self._method, FastMethod):
-            whole = finest == photo.size
-
-            def shown(pixels: NDArray[np.uint8]) -> Picture:
-                return finish_pixels(pixels) if whole else finish(Picture(pixels).tensor())
-
-            return (yield from self._method.paint(layout, shown, self.request(photo)))
+        layout = self._composition.layout(photo, self.working_size(photo))
+        finish = _Finish(photo, layout)
         return (yield from self._method.paint(layout, finish, self.request(photo)))
 
     def _unchanged(self, photo: Picture) -> Result:
@@ -137,11 +127,29 @@ class Painter:
         return Result(photo, record, [])
 
 
+@dataclass(frozen=True)
+class _Finish:
+    """What is done to a painting of the working size, so that it is what the user gets."""
+
+    photo: Picture
+    layout: Layout
+
+    def __call__(self, painted: Tensor | NDArray[np.uint8]) -> Picture:
+        """Brings a tensor, `(1, 3, h, w)`, or pixels, `(h, w, 3)`, to the photo's size and form."""
+        photo, layout = self.photo, self.layout
+        if isinstance(painted, Tensor) or layout.size != photo.size:
+            x = painted if isinstance(painted, Tensor) else Picture(painted).tensor()
+            painted = guided_upsample(resample_picture(x, layout.size), photo.pixels)
+        pixels = layout.finish(painted)
+        return Picture(pixels, photo.alpha, photo.exif)  # no longer the file that it came from
+
+
 class _Optimizer:
     """The optimiser, set up once for any number of photos.
 
     Attributes:
         network: the name and the SHA-256 of the network that looks.
+        start_network: the same of the one that paints the start; None if no network does.
 
     Args:
         settings: what was asked.
@@ -157,6 +165,9 @@ class _Optimizer:
         encoder = self._bench.encoder
         encoder.check_layers([*settings.content_layers, *settings.style_layers])
         self.network = (encoder.name, encoder.sha256)
+        own = init is None and settings.init == "fast"
+        self._beginner = FastMethod(settings, "fast") if own else None
+        self.start_network = self._beginner.network if self._beginner else None
 
     def bench(self) -> dict[str, Any]:
         """What a record says of where it was painted."""
@@ -191,14 +202,17 @@ class _Optimizer:
                 smoothing=self.settings.smoothing,
             ),
         )
-        start = Start(self._begin(size, kept.photo), self._bench)
+        start = Start(self._begin(layout, kept.photo), self._bench)
         job = Job("transfer", self._bench, levels, start, finish, record, layout.notes)
         return (yield from run(job))
 
-    def _begin(self, size: Size, photo: Tensor) -> Tensor | None:
+    def _begin(self, layout: Layout, photo: Tensor) -> Tensor | None:
         """The picture to start from, at the finest size; None for noise."""
+        size = layout.size
         if self._init is not None:
             return cover(self._init.tensor(), size)
+        if self._beginner:
+            return self._beginner.picture(layout)
         match self.settings.init:
             case "noise":
                 return None
