@@ -18,32 +18,30 @@ What is learnt, in one loss:
   a fine ripple, noise or blur. So the network sees what an optimiser would hide in flat regions.
 """
 
-import argparse
 import dataclasses
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.average import Average
-from impasto.compute import choose_device, choose_dtype, keep_memory
 from impasto.encoder import Plan
 from impasto.files import atomic_path
 from impasto.foreign import Weights, write_weights
 from impasto.losses import gram_matrix
-from impasto.settings import Padding, Pooling, Precision
+from impasto.settings import Padding, Pooling
 from impasto.shuffle import Shuffle
 from impasto.trainer import Length, Moment, Part, train
 from impasto.weights import load_weights
 from training.classifier import Classifier, fold, normalise, statistics_kept, warm_start
 from training.datasets import SIDE, Pictures, style_pictures, tiny_imagenet
+from training.program import begin, chosen, make_parser
 
 
 @dataclass(frozen=True)
@@ -317,43 +315,21 @@ def calibration(styles: Pictures, pictures: Pictures, count: int = 200) -> list[
     return list(torch.split(x.contiguous(), 1))
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Options]:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the pictures")
-    parser.add_argument("--out", type=Path, required=True, help="folder of this run")
-    parser.add_argument("--cache", type=Path, help="folder of decoded pictures; else OUT/cache")
-    parser.add_argument("--passes", type=float, help="passes over Tiny-ImageNet, for --images")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in OUT")
-    parser.add_argument("--time", type=float, default=math.inf, help="stop after so many minutes")
-    parser.add_argument("--log-every", type=int, default=50, help="steps between lines of the log")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for all")
-    parser.add_argument("--precision", choices=get_args(Precision), default="auto")
-    for field in dataclasses.fields(Options):
-        flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, type=type(field.default), default=field.default)
-    given = parser.parse_args(arguments)
-    names = [field.name for field in dataclasses.fields(Options)]
-    return given, Options(**{name: getattr(given, name) for name in names})
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains, and exports what came out."""
-    given, options = parse(arguments)
-    began = time.monotonic()
-    keep_memory()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    device = choose_device("auto")
-    cache = given.cache or given.out / "cache"
-    pictures = tiny_imagenet(given.data, "train", cache)
-    styles = style_pictures(given.data, cache)
+    parser = make_parser(__doc__, Options)
+    parser.add_argument("--passes", type=float, help="passes over Tiny-ImageNet, for --images")
+    given = parser.parse_args(arguments)
+    options = chosen(given, Options)
+    place = begin(given)
+    pictures = tiny_imagenet(given.data, "train", place.cache)
+    styles = style_pictures(given.data, place.cache)
     if given.passes:
         options = dataclasses.replace(options, images=round(given.passes * len(pictures.labels)))
     if len(styles.labels) < options.style_batch:
         options = dataclasses.replace(options, style=0.0)
     batch = options.batch
-    recipe = Recipe(options, pictures, styles, device)
+    recipe = Recipe(options, pictures, styles, place.device)
     run = train(
         recipe.parts,
         recipe.step,
@@ -361,9 +337,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.out,
         config=dataclasses.asdict(options),
         resume=given.resume,
-        device=device,
-        dtype=choose_dtype(device, given.precision),
-        stop=lambda: time.monotonic() - began > given.time * 60,
+        device=place.device,
+        dtype=place.dtype,
+        stop=place.stop,
     )
     for report in run:
         for note in report.notes:
@@ -371,8 +347,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(report.record()), flush=True)
     net = recipe.average.module
     assert isinstance(net, Classifier)
-    judged = tiny_imagenet(given.data, "val", cache)
-    found = top1(net, judged, device)
+    judged = tiny_imagenet(given.data, "val", place.cache)
+    found = top1(net, judged, place.device)
     print(f"top-1 of {len(judged.labels)} pictures: {found:.3f}")
     path = given.out / "encoder.safetensors"
     export(net, options, calibration(styles, pictures), path, top1=f"{found:.4f}")

@@ -20,32 +20,29 @@ A photo and a style are random crops at random scales, turned and mirrored; a st
 mixed by a random matrix, so that no palette is rare.
 """
 
-import argparse
 import dataclasses
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.average import Average
-from impasto.compute import choose_device, choose_dtype, keep_memory
 from impasto.encoder import Encoder
 from impasto.fast.network import DEPTHS, FastNetwork
 from impasto.files import atomic_path
 from impasto.foreign import Weights, write_weights
 from impasto.images import Picture, save_image
 from impasto.losses import gram_matrix, second_variation
-from impasto.settings import Precision, TransferSettings
+from impasto.settings import TransferSettings
 from impasto.shuffle import Shuffle
 from impasto.trainer import Length, Moment, Part, train
 from training.datasets import Pictures, style_pictures
+from training.program import begin, chosen, make_parser
 
 OBJECTIVE = TransferSettings()
 """Whose layers and weights are learnt."""
@@ -342,36 +339,14 @@ def export(net: FastNetwork, options: Options, path: Path, **facts: str) -> None
         write_weights(temporary, Weights(weights, metadata))
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Options]:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the pictures")
-    parser.add_argument("--out", type=Path, required=True, help="folder of this run")
-    parser.add_argument("--cache", type=Path, help="folder of decoded pictures; else OUT/cache")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in OUT")
-    parser.add_argument("--time", type=float, default=math.inf, help="stop after so many minutes")
-    parser.add_argument("--log-every", type=int, default=50, help="steps between lines of the log")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for all")
-    parser.add_argument("--precision", choices=get_args(Precision), default="auto")
-    for field in dataclasses.fields(Options):
-        flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, type=type(field.default), default=field.default)
-    given = parser.parse_args(arguments)
-    names = [field.name for field in dataclasses.fields(Options)]
-    return given, Options(**{name: getattr(given, name) for name in names})
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains, and exports what came out."""
-    given, options = parse(arguments)
-    began = time.monotonic()
-    keep_memory()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    device = choose_device("auto")
-    dtype = choose_dtype(device, given.precision)
-    pictures = style_pictures(given.data, given.cache or given.out / "cache")
-    recipe = Recipe(options, pictures, device, dtype)
+    parser = make_parser(__doc__, Options)
+    given = parser.parse_args(arguments)
+    options = chosen(given, Options)
+    place = begin(given)
+    pictures = style_pictures(given.data, place.cache)
+    recipe = Recipe(options, pictures, place.device, place.dtype)
     batch = options.batch
     run = train(
         recipe.parts,
@@ -380,9 +355,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.out,
         config=dataclasses.asdict(options),
         resume=given.resume,
-        device=device,
-        dtype=dtype,
-        stop=lambda: time.monotonic() - began > given.time * 60,
+        device=place.device,
+        dtype=place.dtype,
+        stop=place.stop,
     )
     net = recipe.average.module
     assert isinstance(net, FastNetwork)
@@ -391,7 +366,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(note, flush=True)
         print(json.dumps(report.record()), flush=True)
         if report.saved and report.seen:
-            save_image(sheet(net, pictures, device), given.out / f"sheet-{report.seen:07d}.png")
+            save_image(
+                sheet(net, pictures, place.device), given.out / f"sheet-{report.seen:07d}.png"
+            )
             export(net, options, given.out / "fast.safetensors", images=str(report.seen))
 
 
