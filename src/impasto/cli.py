@@ -99,6 +99,8 @@ def transfer(
     A STYLE is PICTURE[:WEIGHT][@MASK]: -s sky.jpg@sky.png -s ground.jpg paints what is light in
     sky.png in the one style, and the rest in the other.
 
+    With --method fast, an animated GIF, WebP or PNG is painted frame by frame if OUT can be one.
+
     In a folder, a result of the same settings and inputs is skipped, an unfinished one is done
     again, and any other file is left alone unless --overwrite says otherwise.
 

@@ -7,8 +7,9 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from impasto.animation import Animation
 from impasto.batch import Task, check_output, is_folder, plan, verdict
 from impasto.desk import (
     DONE,
@@ -71,13 +72,15 @@ def run_transfer(
     drawings = _Drawings.of(sources, extras)
     found = find_photos(photos, missing_too=len(photos) > 1)
     several = len(photos) > 1 or any(Path(text).is_dir() for text in photos)
-    tasks = plan(found, out, form=form, several=several)
+    tasks = plan(found, out, form=form, several=several, frames=settings.method == "fast")
     batch = is_folder(out)
     inputs = [task.photo.path for task in tasks]
     inputs += [style.source.path for style in (*sources, *coarse)]
     inputs += [drawing.path for drawing in drawings.all] + _init_path(options)
     for task in tasks:
-        check_output(task.out, inputs, make_folder=batch)
+        check_output(task.out, inputs, make_folder=batch, animated=task.animated)
+        if task.animated:
+            _check_moving(task.photo.path, common)
     if not batch:
         check_replaceable(tasks[0].out, common)
 
@@ -91,7 +94,7 @@ def run_transfer(
             for drawing in (drawings.protect, drawings.regions)
         )
         options = desk.open_init(options)
-        photo = None if batch else desk.open(tasks[0].photo)  # before torch's long import
+        photo = None if batch else _open(desk, tasks[0])  # before torch's long import
         desk.begin("getting ready" if photo is None else f"painting {tasks[0].photo.path.name}")
         from impasto.inputs import Style
         from impasto.jobs.transfer import Painter
@@ -106,7 +109,7 @@ def run_transfer(
         if batch:
             _make_folder(Path(out))
         if photo is not None:
-            return desk.run(Job(painter.iter(photo), tasks[0].out, photo, painter))
+            return desk.run(_job(desk, painter, tasks[0], photo))
         return _run_batch(desk, painter, tasks)
 
 
@@ -182,13 +185,16 @@ def run_redo(
     common: "Common",
 ) -> int:
     """`impasto redo`. Returns the exit code."""
-    from impasto.jobs.redo import plan_redo, read_steps
+    from impasto.jobs.redo import is_animated, plan_redo, read_steps
 
     given = [
         resolve(text).path for text in (content, *(styles or ()), init, *(masks or ())) if text
     ]
     inputs = [resolve(result).path, *given]
-    check_output(Path(out), inputs)
+    animated = is_animated(result)
+    check_output(Path(out), inputs, animated=animated)
+    if animated:
+        _check_moving(Path(result), common)
     check_replaceable(Path(out), common)
     with Desk(common, inputs, [Path(out)], steps=read_steps(result)) as desk:
         again = plan_redo(
@@ -204,7 +210,7 @@ def run_redo(
             desk.reporter.say(f"warning: {warning}")
         for picture in again.inputs:  # found by name: these must not be replaced either
             if picture.source:
-                check_output(Path(out), [Path(picture.source)])
+                check_output(Path(out), [Path(picture.source)], animated=animated)
         desk.begin(f"redoing {Path(result).name}")
         return desk.run(Job(again.steps(), Path(out)))
 
@@ -214,13 +220,56 @@ def _film(settings: Settings, out: Path) -> Path | None:
     return out.with_name(f"{out.stem}-film.webp") if PRESETS[settings.preset].film else None
 
 
+def _check_moving(path: Path, common: "Common") -> None:
+    """Refuses what shows a single picture coming into being."""
+    for flag in ("film", "plot", "save_every"):
+        if getattr(common, flag) is not None:
+            raise SettingsError(
+                f"--{flag.replace('_', '-')} shows how one picture comes to be; leave it out for "
+                f"{path.name}, which is animated"
+            )
+
+
+def _open(desk: Desk, task: Task) -> Picture | Animation:
+    """The photo, or all of its frames."""
+    return desk.open_animation(task.photo) if task.animated else desk.open(task.photo)
+
+
+def _asked(painter: "Painter", photo: Picture | Animation) -> dict[str, Any]:
+    """The record of painting it, as far as it is known before the work."""
+    from impasto.jobs.frames import request
+
+    return painter.request(photo) if isinstance(photo, Picture) else request(painter, photo)
+
+
+def _job(
+    desk: Desk,
+    painter: "Painter",
+    task: Task,
+    photo: Picture | Animation,
+    *,
+    rescue: bool = True,
+) -> Job:
+    """The job of painting a photo, or all of its frames."""
+    from impasto.jobs.frames import iter_frames
+
+    if isinstance(photo, Animation):
+        return Job(iter_frames(painter, photo), task.out, photo.first, painter, rescue)
+    if task.kind:
+        desk.reporter.say(
+            f"{task.photo.path.name} is animated; its first frame is painted "
+            "(--method fast, and .gif, .webp or .png as OUT, paint them all)"
+        )
+    return Job(painter.iter(photo), task.out, photo, painter, rescue)
+
+
 def _run_batch(desk: Desk, painter: "Painter", tasks: Sequence[Task]) -> int:
     """Paints every photo; a bad one is reported and the rest go on. Returns the exit code."""
     counts = {"painted": 0, "skipped": 0, "left": 0, "failed": 0}
     for number, task in enumerate(tasks, 1):
         try:
-            photo = desk.open(task.photo)
-            todo = "paint" if desk.common.overwrite else verdict(task.out, painter.request(photo))
+            photo = _open(desk, task)
+            todo = "paint" if desk.common.overwrite else verdict(task.out, _asked(painter, photo))
             if todo == "skip":
                 counts["skipped"] += 1
                 desk.reporter.say(f"{task.out} is done already; skipped")
@@ -233,8 +282,7 @@ def _run_batch(desk: Desk, painter: "Painter", tasks: Sequence[Task]) -> int:
                 )
                 continue
             desk.begin(f"{number}/{len(tasks)} {task.photo.path.name}")
-            job = Job(painter.iter(photo), task.out, photo, painter, rescue=False)  # run it again
-            code = desk.run(job)
+            code = desk.run(_job(desk, painter, task, photo, rescue=False))  # run it again
         except ImpastoError as error:
             counts["failed"] += 1
             desk.fail(error, task.photo)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from impasto.animation import Animation, open_animation
 from impasto.batch import check_output
 from impasto.errors import ImpastoError, SettingsError
 from impasto.images import MAX_PIXELS, Picture
@@ -105,6 +106,10 @@ class Desk(ExitStack):
     def open(self, source: Source) -> Picture:
         """Reads a picture within the limit that was asked for."""
         return source.open(max_pixels=self.max_pixels)
+
+    def open_animation(self, source: Source) -> Animation:
+        """Reads an animation, all frames of which are within that limit."""
+        return open_animation(source.path, max_pixels=self.max_pixels)
 
     @property
     def max_pixels(self) -> int:
@@ -295,7 +300,9 @@ class Desk(ExitStack):
             self.reporter.say(note)
         w, h = result.image.size
         how = "stopped early, best so far" if result.partial else f"{seconds:.0f} s"
-        self.reporter.result(job.out, f"({w}×{h} px, {how})")
+        frames = result.settings.get("frames")
+        of = f", {frames} frames" if frames else ""
+        self.reporter.result(job.out, f"({w}×{h} px{of}, {how})")
 
     def _save_extras(self, result: Result | None, history: Sequence[dict[str, Any]]) -> None:
         """Writes the film and the plot, once the result itself is safe."""

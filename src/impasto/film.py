@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,12 +14,12 @@ from PIL import ExifTags, Image, PngImagePlugin
 from impasto.decode import explained
 from impasto.errors import ImageError, ImpastoError
 from impasto.files import atomic_path, write_bytes_atomic
+from impasto.gif import PALETTE, encode_gif, indexed
 from impasto.images import Picture
 from impasto.progress import Progress
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
-    from numpy.typing import NDArray
 
     from impasto.files import StrPath
 
@@ -37,15 +36,6 @@ SLOWEST: Final = 8.0
 
 FIRST_HOLD, LAST_HOLD = 400, 1800
 """Milliseconds that the first and the last frame stand."""
-
-PALETTE: Final = 255
-"""Colours of a GIF or PNG; the 256th index means that a pixel stays as it was."""
-
-TOLERANCE: Final = 14
-"""Such a pixel stays until one of its channels is wrong by more, of 255: a third of the bytes."""
-
-DITHER: Final = 8
-"""Ordered dithering, of 255: enough for skies, and it stands still from frame to frame."""
 
 _X264: Final = {"crf": "20", "x264-params": "b-adapt=0"}
 # B frames chosen by x264 make these films half as large again, for nothing to be seen.
@@ -179,22 +169,34 @@ def write_frames(
         with atomic_path(path) as temporary, explained(failure, "the encoder failed"):
             _write_mp4(temporary, frames, durations, _MARK if marked else None)
         return
+    with explained(failure, "the encoder failed"):
+        data = _encoded(frames, durations, suffix, _MARK if marked else None)
+    write_bytes_atomic(path, data)
+
+
+def _encoded(
+    frames: list[Image.Image], durations: Sequence[int], suffix: str, mark: str | None
+) -> bytes:
+    """The bytes of a GIF, WebP or animated PNG that loops for ever."""
+    if suffix == ".gif":
+        return encode_gif(frames, durations, comment=(mark or "").encode())
     options: dict[str, Any] = {"loop": 0, "duration": list(durations)}
     if suffix == ".webp":
         options |= {"format": "WEBP", "quality": 80, "method": 4}
+        if mark:
+            exif = Image.Exif()
+            exif[ExifTags.Base.Software] = mark
+            options["exif"] = exif.tobytes()
     else:
-        frames = _indexed(frames)
-        options |= {"transparency": PALETTE}
-        # GIF: leave what was there; PNG: lay the frame over it.
-        gif = {"format": "GIF", "palette": frames[0].getpalette(), "disposal": 1}
-        png = {"format": "PNG", "disposal": 0, "blend": 1}
-        options |= gif if suffix == ".gif" else png
-    if marked:
-        options |= _mark(suffix)
+        frames, _ = indexed(frames)
+        # A frame is laid over what was there.
+        options |= {"format": "PNG", "disposal": 0, "blend": 1, "transparency": PALETTE}
+        if mark:
+            options["pnginfo"] = PngImagePlugin.PngInfo()
+            options["pnginfo"].add_text("Software", mark)
     buffer = io.BytesIO()
-    with explained(failure, "the encoder failed"):
-        frames[0].save(buffer, save_all=True, append_images=frames[1:], **options)
-    write_bytes_atomic(path, buffer.getvalue())
+    frames[0].save(buffer, save_all=True, append_images=frames[1:], **options)
+    return buffer.getvalue()
 
 
 def no_other(path: Path, mark: str) -> bool:
@@ -240,69 +242,6 @@ def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether two sizes have one aspect, but for the smaller one's rounding."""
     (w, h), (W, H) = one, other
     return abs(w * H - h * W) <= max(w + h, W + H)
-
-
-def _indexed(frames: Sequence[Image.Image]) -> list[Image.Image]:
-    """The frames in one palette, and as changes: index `PALETTE` where a pixel stays.
-
-    A palette for each frame flickers, and error diffusion crawls; both make every pixel of every
-    frame a new one. Here a pixel changes only when what it shows has become wrong.
-    """
-    palette = _palette(frames)
-    colors = np.asarray(palette.getpalette(), np.int16).reshape(-1, 3)
-    w, h = frames[0].size
-    threshold = np.tile(_bayer(), (h // 8 + 1, w // 8 + 1))[:h, :w, None]
-    shown: NDArray[np.uint8] | None = None
-    changes = []
-    for frame in frames:
-        pixels = np.asarray(frame)
-        dithered = Image.fromarray(np.clip(pixels + threshold, 0, 255).astype(np.uint8))
-        index = np.array(dithered.quantize(palette=palette, dither=Image.Dither.NONE))
-        if shown is None:
-            shown = index
-        else:
-            wrong = np.abs(colors[shown] - pixels).max(-1) > TOLERANCE
-            wrong &= index != shown
-            shown = np.where(wrong, index, shown)
-            index = np.where(wrong, index, np.uint8(PALETTE))
-        change = Image.fromarray(index)
-        change.putpalette(colors.astype(np.uint8).tobytes() + bytes(3))
-        changes.append(change)
-    return changes
-
-
-def _palette(frames: Sequence[Image.Image]) -> Image.Image:
-    """An image with the palette for all frames: median cut and k-means on some of their pixels."""
-    some = [frames[i] for i in np.linspace(0, len(frames) - 1, 12).round().astype(int)]
-    w, h = some[0].size
-    every = math.ceil(math.sqrt(len(some) * w * h / 60_000))
-    pixels = np.concatenate([np.asarray(frame)[::every, ::every] for frame in some])
-    found = Image.fromarray(pixels).quantize(PALETTE, Image.Quantize.MEDIANCUT, kmeans=1)
-    colors = bytes(found.getpalette() or ())
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(colors + colors[:3] * (PALETTE - len(colors) // 3))
-    return palette
-
-
-def _bayer() -> NDArray[np.int16]:
-    """The 8×8 thresholds of ordered dithering (Bayer 1973), -`DITHER`/2 to `DITHER`/2."""
-    matrix = np.zeros((1, 1))
-    for _ in range(3):
-        matrix = np.block([[4 * matrix, 4 * matrix + 2], [4 * matrix + 3, 4 * matrix + 1]])
-    return np.rint(((matrix + 0.5) / 64 - 0.5) * DITHER).astype(np.int16)
-
-
-def _mark(suffix: str) -> dict[str, Any]:
-    """What makes Pillow's encoder say that a film is ours."""
-    if suffix == ".gif":
-        return {"comment": _MARK.encode()}
-    if suffix == ".png":
-        info = PngImagePlugin.PngInfo()
-        info.add_text("Software", _MARK)
-        return {"pnginfo": info}
-    exif = Image.Exif()
-    exif[ExifTags.Base.Software] = _MARK
-    return {"exif": exif.tobytes()}
 
 
 def _write_mp4(

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -36,10 +37,12 @@ __all__ = [
     "SUFFIXES_OUT",
     "Picture",
     "check_output_path",
+    "check_sides",
     "open_image",
     "pictures_in",
     "read_record",
     "save_image",
+    "write_encoded",
 ]
 
 MAX_PIXELS = 178_956_970
@@ -62,10 +65,15 @@ _ENCODER: dict[str, dict[str, Any]] = {
     "WEBP": {"quality": 95, "method": 4},
     "TIFF": {"compression": "tiff_adobe_deflate"},
 }
-_MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # libjpeg stops short of the format's 65,535 px
+_MAX_SIDE = {
+    "JPEG": 65_500,
+    "WEBP": 16_383,
+    "GIF": 65_535,
+}  # libjpeg stops short of the format's 65,535 px
 _MAX_JPEG_EXIF = 65_533  # bytes in one marker
 
 _KEYWORD = "impasto"  # of the record in a PNG
+_GIF_SOFTWARE = b"impasto "  # how the comment of a GIF with a record begins
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,18 +216,22 @@ def open_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Picture:
         return Picture(*convert(decoded), decoded.exif, name, digest)
 
 
-def check_output_path(path: StrPath) -> str:
+def check_output_path(path: StrPath, suffixes: Mapping[str, str] = SUFFIXES_OUT) -> str:
     """The format that ``path`` will be written in, by its suffix: a key of Pillow's.
 
+    Args:
+        path: The file.
+        suffixes: Those that it can have, and their formats.
+
     Raises:
-        ImageError: `save_image` cannot write this suffix.
+        ImageError: It has another one.
     """
     suffix = Path(path).suffix
-    if suffix.lower() not in SUFFIXES_OUT:
+    if suffix.lower() not in suffixes:
         what = f"{suffix} is not a suffix it can have" if suffix else "it has no suffix"
-        known = ", ".join(SUFFIXES_OUT)
+        known = ", ".join(suffixes)
         raise ImageError(f"cannot write {os.fspath(path)}: {what}; use one of {known}")
-    return SUFFIXES_OUT[suffix.lower()]
+    return suffixes[suffix.lower()]
 
 
 def save_image(
@@ -257,35 +269,68 @@ def save_image(
         ImageError: The suffix is unknown, or the picture does not fit the format.
         ImpastoError: The file cannot be written.
     """
-    name, form = os.fspath(path), check_output_path(path)
-    limit = _MAX_SIDE.get(form)
-    if limit and max(picture.size) > limit:
-        raise ImageError(
-            f"cannot write {name}: the picture is {picture.width} × {picture.height} px and "
-            f"{form} holds at most {limit} px a side; use .png or .tif"
-        )
+    form = check_output_path(path)
     notes: list[str] = []
     if form == "JPEG" and picture.alpha is not None:
         picture = picture.over_white()
         notes.append("JPEG has no transparency: laid over white")
-    photo = None
+    return notes + write_encoded(picture, path, form, record=record, metadata=metadata, gps=gps)
+
+
+def write_encoded(
+    picture: Picture,
+    path: StrPath,
+    form: str,
+    *,
+    record: str | None,
+    metadata: bool,
+    gps: bool,
+    **options: Any,
+) -> list[str]:
+    """What `save_image` and `save_animation` share: writes a picture in the format ``form``.
+
+    Args:
+        picture: What to write, or the first of the frames that ``options`` name.
+        path: As for `save_image`.
+        form: A key of Pillow's.
+        record: As for `save_image`.
+        metadata: As for `save_image`.
+        gps: As for `save_image`.
+        **options: More for Pillow's encoder.
+    """
+    check_sides(picture.size, path, form, ".png" if options else ".png or .tif")
+    photo, notes = None, []
     if metadata and picture.exif is not None:
         try:
             photo = Exif.parse(picture.exif)
             photo.fit(picture.size, gps=gps)
         except ValueError:
             notes.append("the EXIF of the photo is damaged: left out")
-    with explained(f"cannot write {name}", "the encoder failed"):
-        data, left_out = _encoded(picture, form, photo, record if metadata else None)
+    with explained(f"cannot write {os.fspath(path)}", "the encoder failed"):
+        data, left_out = _encoded(picture, form, photo, record if metadata else None, options)
     write_bytes_atomic(path, data)
     return notes + left_out
 
 
+def check_sides(size: tuple[int, int], path: StrPath, form: str, others: str) -> None:
+    """Refuses a picture that is larger than its format can be.
+
+    Raises:
+        ImageError: It says that it can be written with one of the suffixes ``others``.
+    """
+    limit = _MAX_SIDE.get(form)
+    if limit and max(size) > limit:
+        raise ImageError(
+            f"cannot write {os.fspath(path)}: the picture is {size[0]} × {size[1]} px and "
+            f"{form} holds at most {limit} px a side; use {others}"
+        )
+
+
 def _encoded(
-    picture: Picture, form: str, photo: Exif | None, record: str | None
+    picture: Picture, form: str, photo: Exif | None, record: str | None, more: Mapping[str, Any]
 ) -> tuple[bytes, list[str]]:
     """The bytes of the file, and what had to be left out of it."""
-    options = {**_ENCODER[form], "icc_profile": _srgb_profile()}
+    options = {**_ENCODER[form], "icc_profile": _srgb_profile(), **more}
     notes: list[str] = []
     if record is not None:
         # A file name that is not UTF-8 reaches us as lone surrogates, which no format can hold.
@@ -299,7 +344,8 @@ def _encoded(
     if form == "JPEG" and len(exif.tobytes()) > _MAX_JPEG_EXIF:
         exif, notes = _short_enough(photo, record)
     if exif and form != "TIFF":
-        options["exif"] = exif.tobytes()
+        block = exif.tobytes()
+        options["exif"] = block.removeprefix(b"Exif\0\0") if form == "WEBP" else block
     buffer = io.BytesIO()
     picture.pil().save(buffer, format=form, **options)
     data = buffer.getvalue()
@@ -362,7 +408,11 @@ def _find_record(file: BinaryIO) -> str | None:
         return Exif.read(file).record
     file.seek(0)
     with pillow_guarded(sys.maxsize) as caught:
-        block = identify(file, caught, sys.maxsize).info.get("exif")
+        info = identify(file, caught, sys.maxsize).info
+    comment = info.get("comment")
+    if start == b"GIF8" and isinstance(comment, bytes) and comment.startswith(_GIF_SOFTWARE):
+        return comment.partition(b"\n")[2].decode() or None
+    block = info.get("exif")
     return Exif.parse(block).record if isinstance(block, bytes) else None
 
 

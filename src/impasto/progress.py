@@ -22,7 +22,8 @@ class Result:
         settings: the record of the run as plain JSON types: every option, the seed, versions,
             precision, threads, the network's SHA-256, every input's name and SHA-256.
         history: one entry per step: `step`, `scale`, `loss`, `parts` (of the loss, weighted) and
-            `seconds` since the start; where layers are done one after the other, also `layer`.
+            `seconds` since the start; where layers or frames are done one after the other, also
+            `layer` or `frame`.
         partial: whether the job was stopped before its end.
     """
 
@@ -66,6 +67,7 @@ class Progress:
         seconds: since the job began.
         note: what the user should hear about, in one line; else None.
         layer: the layer at hand, where a job does one after the other; else None.
+        frame: the frame at hand of an animation, from 1, and how many there are; else None.
     """
 
     job: str
@@ -82,6 +84,7 @@ class Progress:
     _picture: Callable[[], Picture] = field(repr=False)
     _result: Callable[[], Result] = field(repr=False)
     layer: str | None = None
+    frame: tuple[int, int] | None = None
 
     def picture(self) -> Picture:
         """The best picture so far, at the working size; valid until the next step."""
@@ -99,13 +102,18 @@ class Progress:
     def record(self) -> dict[str, Any]:
         """The numbers as plain JSON types, for `Result.history` and logs."""
         layer = {} if self.layer is None else {"layer": self.layer}
-        return layer | {
-            "step": self.step,
-            "scale": self.scale,
-            "loss": self.loss,
-            "parts": dict(self.parts),
-            "seconds": round(self.seconds, 3),
-        }
+        frame = {} if self.frame is None else {"frame": self.frame[0]}
+        return (
+            layer
+            | frame
+            | {
+                "step": self.step,
+                "scale": self.scale,
+                "loss": self.loss,
+                "parts": dict(self.parts),
+                "seconds": round(self.seconds, 3),
+            }
+        )
 
 
 OnProgress = Callable[[Progress], object]

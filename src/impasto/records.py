@@ -107,7 +107,7 @@ def _request(record: Mapping[str, Any]) -> Any:
             {k: v for k, v in entry.items() if k != "name"} if isinstance(entry, dict) else entry
             for entry in inputs
         ]
-    asked = {key: record.get(key) for key in ("job", "settings", "encoder", "start")}
+    asked = {key: record.get(key) for key in ("job", "settings", "encoder", "start", "frames")}
     asked["inputs"] = anonymous
     return json.loads(json.dumps(asked))  # tuples and lists are alike in JSON
 

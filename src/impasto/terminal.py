@@ -79,6 +79,8 @@ class Reporter:
         if progress.step == progress.steps:
             left = "finishing"
         state = f"{w}×{h} · {left}"
+        if progress.frame is not None:
+            state = f"frame {progress.frame[0]}/{progress.frame[1]} · {state}"
         if progress.loss is not None:
             state = (
                 f"step {progress.step}/{progress.steps} · scale {progress.scale}/{progress.scales} "

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from impasto.animation import Animation, open_animation
 from impasto.classics import CLASSICS, is_file
 from impasto.errors import ImpastoError, RunError, SettingsError
 from impasto.files import sha256_file
@@ -33,7 +34,7 @@ from impasto.sources import Source, resolve, samples
 if TYPE_CHECKING:
     from impasto.files import StrPath
 
-__all__ = ["Plan", "iter_redo", "plan_redo", "read_steps", "redo"]
+__all__ = ["Plan", "is_animated", "iter_redo", "plan_redo", "read_steps", "redo"]
 
 ALONE: Final = ("content", "init", "protect", "regions")
 """The roles of inputs that there is one of at most."""
@@ -55,12 +56,14 @@ class Plan:
         inputs: the pictures that it names, in its order.
         options: every option of the job.
         warnings: why the pixels might differ, one line each.
+        animation: all frames of the photo, if all were painted; else None.
     """
 
     record: Mapping[str, Any]
     inputs: list[Picture]
     options: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+    animation: Animation | None = None
 
     @property
     def photo(self) -> Picture | None:
@@ -88,9 +91,10 @@ class Plan:
         yield from zip((e["role"] for e in self.record["inputs"]), self.inputs, strict=True)
 
     def _job(self) -> Generator[Progress, None, Result]:
+        from impasto.jobs.frames import iter_frames
         from impasto.jobs.reconstruct import iter_reconstruct
         from impasto.jobs.texture import iter_texture
-        from impasto.jobs.transfer import iter_transfer
+        from impasto.jobs.transfer import Painter
 
         options = dict(self.options)
         alone = {role: picture for role, picture in self._roles() if role in ALONE}
@@ -99,14 +103,16 @@ class Plan:
         if self.record["job"] == "texture":
             return iter_texture(self._styles("style"), **options)
         if self.record["job"] == "transfer":
-            return iter_transfer(
-                alone["content"],
+            painter = Painter(
                 self._styles("style"),
                 coarse_from=self._styles("coarse"),
                 protect=alone.get("protect"),
                 regions=alone.get("regions"),
                 **options,
             )
+            if self.animation:
+                return iter_frames(painter, self.animation)
+            return painter.iter(alone["content"])
         return iter_reconstruct(alone["content"], **options)
 
     def _styles(self, role: str) -> list[Style]:
@@ -164,8 +170,8 @@ def plan_redo(
     ]
     options = _options(record, path)
     total = options["steps"] * len(options.get("layers", "1"))
-    if options.get("method") == "fast":
-        total = record["steps"]  # so many tiles, which no setting says
+    if options.get("method") == "fast" or "frames" in record:
+        total = record["steps"]  # so many tiles or frames, which no setting says
     if not 0 <= record["steps"] <= total or (_is_partial(record) and not record["steps"]):
         raise ImpastoError(f"the record in {path} is damaged: it tells of {record['steps']} steps")
     options["encoder"] = _encoder(record, encoder, path)
@@ -179,7 +185,11 @@ def plan_redo(
     if not _has_device(options["device"]):
         warnings.append(f"made on {options['device']}, which is not here: pixels may differ")
         options["device"] = "auto"
-    return Plan(record, inputs, options, warnings)
+    made = Plan(record, inputs, options, warnings)
+    if "frames" in record and made.photo and made.photo.source:
+        animation = open_animation(made.photo.source, max_pixels=max_pixels)
+        return replace(made, animation=animation)
+    return made
 
 
 def read_steps(result: "StrPath") -> int:
@@ -190,6 +200,11 @@ def read_steps(result: "StrPath") -> int:
     """
     steps: int = _checked(read_settings(Path(result)), Path(result))["steps"]
     return steps
+
+
+def is_animated(result: "StrPath") -> bool:
+    """Whether a result has all frames of an animation, by its record."""
+    return "frames" in (read_settings(Path(result)) or {})
 
 
 def iter_redo(result: "StrPath", **where: Any) -> Generator[Progress, None, Result]:
