@@ -2,6 +2,7 @@
 
     python -m benchmarks.fast speed [FILE] [--runs 9]
     python -m benchmarks.fast quality FILE --data FOLDER [--curves JSON] [--steps 20] [--long 200]
+    python -m benchmarks.fast start [--plot PNG]
     python -m benchmarks.fast memory FILE
 
 FILE is a weight file of ours; without one, `speed` takes random weights, which are as fast.
@@ -13,6 +14,8 @@ FILE is a weight file of ours; without one, `speed` takes random weights, which 
 - `quality`: the optimiser's default objective at 512 px on one scale, for eight photos in eight
   styles, over that of the photo itself. Beside it, the lowest that the optimiser has found after
   some evaluations; JSON keeps its losses from one run to the next. Without FILE, only those.
+- `start`: the loss that the optimiser ends with after so many steps, from the photo and from what
+  the network made of it; default settings, our styles on free photos. `--plot` draws it.
 - `memory`: the peak of a process that paints 0.25, 1, 10 and 100 megapixels, less that of one that
   only loads them.
 """
@@ -236,6 +239,66 @@ def quality(file: Path | None, data: Path, steps: int, long: int, curves: Path |
         )
 
 
+STEPS = (12, 25, 50, 100, 200, 300)
+"""How many evaluations the optimiser is given in `start`."""
+
+STARTED = {
+    "astronaut": "strokes",
+    "coffee": "inkwash",
+    "chelsea": "woodcut",
+    "rocket": "stainedglass",
+}
+"""Photos and the styles that they are painted in there."""
+
+
+def start(plot: Path | None) -> None:
+    """Prints the final loss for both starts, over that of 300 steps from the photo."""
+    free = importlib.import_module("skimage.data")
+    curves: dict[str, dict[str, list[float]]] = {}
+    for name, style in STARTED.items():
+        photo = Picture(np.ascontiguousarray(getattr(free, name)()))
+        pair = f"{name} in {style}"
+        curves[pair] = {}
+        for init in ("content", "fast"):
+            ended, taken = [], []
+            for steps in STEPS:
+                began = time.perf_counter()
+                made = impasto.transfer(photo, f"sample:{style}", init=init, steps=steps)
+                taken.append(time.perf_counter() - began)
+                ended.append(made.settings["loss"])
+            whole = curves[pair].get("content", ended)[-1]
+            curves[pair][init] = ended
+            told = ", ".join(
+                f"{loss / whole:.3f} ({steps} steps, {seconds:.1f} s)"
+                for steps, loss, seconds in zip(STEPS, ended, taken, strict=True)
+            )
+            print(f"{pair} from {init}: {told}", flush=True)
+    ratios = np.median(
+        [np.divide(both["fast"], both["content"]) for both in curves.values()], axis=0
+    )
+    told = ", ".join(f"{r:.3f} ({steps})" for r, steps in zip(ratios, STEPS, strict=True))
+    print(f"loss from fast over loss from the photo, medians (steps): {told}")
+    if plot:
+        draw(curves, plot)
+
+
+def draw(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """The final losses by steps, a panel for each pair."""
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    figure, panels = pyplot.subplots(1, len(curves), figsize=(3.2 * len(curves), 2.9))
+    for panel, (pair, both) in zip(panels, curves.items(), strict=True):
+        for init, color in (("content", "#7a7a7a"), ("fast", "#c8442e")):
+            panel.plot(STEPS, both[init], color=color, marker="o", markersize=3, label=init)
+        panel.set(title=pair, xlabel="steps", xscale="log", yscale="log")
+        panel.set_xticks(STEPS, labels=[str(steps) for steps in STEPS], fontsize=7)
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("final loss")
+    panels[0].legend(title="start", frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
 def paint_megapixels(file: Path, megapixels: float, painting: bool) -> None:
     """Paints one picture of noise, or only makes it; prints the peak of this process in MiB."""
     side = round((megapixels * 1e6) ** 0.5)
@@ -267,16 +330,17 @@ def memory(file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=["speed", "quality", "memory", "load", "paint"])
+    parser.add_argument("what", choices=["speed", "quality", "start", "memory", "load", "paint"])
     parser.add_argument("file", type=Path, nargs="?")
     parser.add_argument("--data", type=Path, help="folder of the pictures that are held out")
+    parser.add_argument("--plot", type=Path, help="file of the curves of start")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--long", type=int, default=200)
     parser.add_argument("--curves", type=Path, help="file of the optimiser's losses")
     parser.add_argument("--megapixels", type=float, default=1.0)
     given = parser.parse_args()
-    if given.what not in ("speed", "quality") and given.file is None:
+    if given.what not in ("speed", "quality", "start") and given.file is None:
         parser.error("give a weight file")
     match given.what:
         case "speed":
@@ -285,6 +349,8 @@ def main() -> None:
             if given.data is None:
                 parser.error("give --data")
             quality(given.file, given.data, given.steps, given.long, given.curves)
+        case "start":
+            start(given.plot)
         case "memory":
             memory(given.file)
         case what:

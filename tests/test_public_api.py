@@ -18,6 +18,7 @@ from impasto import settings
 
 NAMES = [
     "Encoder",
+    "FastStyle",
     "Generator",
     "ImpastoError",
     "Painter",

@@ -33,6 +33,15 @@ def test_pictures_of_different_sizes_share_one_grid() -> None:
     assert np.array_equal(sheet[MARGIN : MARGIN + 24, left : left + 40], large)
 
 
+def test_rows_are_as_high_as_their_pictures() -> None:
+    low, high = photo(30, 12), photo(30, 24)
+    sheet = contact_sheet([[Picture(low)], [Picture(high)], [Picture(low)]]).pixels
+    assert sheet.shape == (48 + 4 * MARGIN, 30 + 2 * MARGIN, 3)
+    tops = (MARGIN, 12 + 2 * MARGIN, 36 + 3 * MARGIN)
+    for top, pixels in zip(tops, (low, high, low), strict=True):
+        assert np.array_equal(sheet[top : top + len(pixels), MARGIN : MARGIN + 30], pixels)
+
+
 def test_transparency_shows_white() -> None:
     alpha = transparency(40, 32)
     sheet = contact_sheet([[Picture(photo(), alpha)]]).pixels

@@ -177,6 +177,51 @@ def control_strength() -> Image.Image:
     return impasto.grid([photo], ["sample:strokes"], vary, cell=260).pil()
 
 
+# --- docs/fast.md ---------------------------------------------------------------------------------
+
+
+def free_photos() -> list[PictureLike]:
+    """The photo of the package and the three from scikit-image."""
+    data = importlib.import_module("skimage.data")
+    others = [
+        dataclasses.replace(Picture.from_pil(Image.fromarray(getattr(data, name)())), source=name)
+        for name in ("chelsea", "coffee", "rocket")
+    ]
+    return [PHOTO, *others]
+
+
+def fast_gallery() -> Image.Image:
+    """Four photos in six styles, each in one pass."""
+    styles = [f"sample:{s}" for s in ("strokes", "stainedglass", "woodcut")]
+    more = [f"sample:{s}" for s in ("inkwash", "pointillism", "marbling")]
+    sheet = impasto.grid(free_photos(), styles + more, method="fast", cell=300)
+    return sheet.pil()
+
+
+def fast_strength() -> Image.Image:
+    """One photo, ever more of a style."""
+    vary: dict[str, Any] = {"strength": [0.1, 0.3, 0.5, 0.75, 1.0]}
+    styles = ["sample:strokes", "sample:inkwash"]
+    return impasto.grid([PHOTO], styles, vary, method="fast", cell=260).pil()
+
+
+def fast_beside() -> Image.Image:
+    """In one pass, by the optimiser, and by the optimiser from what one pass made."""
+    ways: dict[str, Any] = {
+        "fast": {"method": "fast"},
+        "optimize": {},
+        "--init fast": {"init": "fast"},
+    }
+    cells = [
+        [
+            Picture.from_pil(fitted(impasto.transfer(photo, style, **way).image.pil(), (400, 400)))
+            for way in ways.values()
+        ]
+        for photo, style in ((PHOTO, "sample:strokes"), (free_photos()[2], "sample:marbling"))
+    ]
+    return contact_sheet(cells, columns=list(ways)).pil()
+
+
 # --- docs/layers.md -------------------------------------------------------------------------------
 
 
@@ -219,6 +264,9 @@ SHEETS: dict[str, Callable[[], Image.Image]] = {
     "control-scale": control_scale,
     "control-regions": control_regions,
     "control-strength": control_strength,
+    "fast-gallery": fast_gallery,
+    "fast-strength": fast_strength,
+    "fast-beside": fast_beside,
     "layers-content": layers_content,
     "layers-texture": layers_texture,
     "layers-balance": layers_balance,

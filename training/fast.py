@@ -99,10 +99,10 @@ def crops(x: Tensor, side: int, *, turned: bool) -> Tensor:
     """
     N, device = len(x), x.device
     whole = min(x.shape[-2:]) / side  # half a picture's extent is 1; this is 1 px for 1 px
-    share = torch.exp(torch.empty(N, device=device).uniform_(math.log(0.3), 0.0))
-    share = share.clamp(min=0.35 / whole)
+    least = min(1.0, 0.85 / whole)  # enlarging would only teach its blur
     angle = torch.empty(N, device=device).uniform_(-math.pi, math.pi) * float(turned)
-    share = torch.where(angle != 0, share * 0.75, share)
+    most = (1 / (angle.cos().abs() + angle.sin().abs())).clamp(min=least)
+    share = least * (most / least) ** torch.rand(N, device=device)
     flip = torch.randint(0, 2, (N,), device=device) * 2 - 1
     room = (1 - share * (angle.cos().abs() + angle.sin().abs())).clamp(min=0)
     shift = torch.empty(N, 2, device=device).uniform_(-1, 1) * room[:, None]
@@ -119,7 +119,7 @@ def crops(x: Tensor, side: int, *, turned: bool) -> Tensor:
 
 
 def other_colors(x: Tensor) -> Tensor:
-    """Half of the pictures with channels mixed, inverted, brightened or darkened, each its way."""
+    """Half of the pictures with channels mixed, inverted, in other contrast, each its way."""
     N, device = len(x), x.device
     mix = torch.eye(3, device=device) + 0.25 * torch.randn(N, 3, 3, device=device)
     order = torch.stack([torch.randperm(3, device=device) for _ in range(N)])
@@ -127,7 +127,8 @@ def other_colors(x: Tensor) -> Tensor:
     mix = mix / mix.sum(2, keepdim=True).clamp(min=0.5)  # grey stays about grey
     sign = (torch.rand(N, 1, 1, 1, device=device) < 0.3).float() * -2 + 1
     gamma = torch.exp(0.3 * torch.randn(N, 1, 1, 1, device=device))
-    changed = torch.einsum("nij,njhw->nihw", mix, (x - 0.5) * sign) + 0.5
+    gain = torch.exp(0.4 * torch.randn(N, 1, 1, 1, device=device)).clamp(0.7, 2.5)
+    changed = torch.einsum("nij,njhw->nihw", mix, (x - 0.5) * sign * gain) + 0.5
     changed = changed.clamp(1e-4, 1) ** gamma
     chosen = torch.rand(N, 1, 1, 1, device=device) < 0.5
     return torch.where(chosen, changed, x).contiguous(memory_format=torch.channels_last)

@@ -16,6 +16,7 @@ from impasto._version import __version__
 if TYPE_CHECKING:
     from impasto.encoder import Encoder
     from impasto.errors import ImpastoError
+    from impasto.fast.style import FastStyle
     from impasto.gan.generator import Generator
     from impasto.images import Picture, open_image, save_image
     from impasto.inputs import Style
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Encoder",
+    "FastStyle",
     "Generator",
     "ImpastoError",
     "Painter",
@@ -53,6 +55,7 @@ __all__ = [
 
 _HOMES = {
     "Encoder": "encoder",
+    "FastStyle": "fast.style",
     "Generator": "gan.generator",
     "ImpastoError": "errors",
     "Painter": "jobs.transfer",

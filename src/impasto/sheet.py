@@ -21,7 +21,7 @@ def contact_sheet(
     columns: Sequence[str] = (),
     rows: Sequence[str] = (),
 ) -> Picture:
-    """Pictures on white, row by row; each cell is as large as the largest picture.
+    """Pictures on white: columns as wide as the widest picture, rows as high as their highest.
 
     Args:
         pictures: the rows.
@@ -33,26 +33,25 @@ def contact_sheet(
     """
     everything = [picture for row in pictures for picture in row]
     cell_w = max(picture.width for picture in everything)
-    cell_h = max(picture.height for picture in everything)
+    heights = [max(picture.height for picture in row) for row in pictures]
     font = _font(max(11, min(28, cell_w // 12)))
     top = _extent(font, columns)[1] + MARGIN if columns else 0
     left = _extent(font, rows)[0] + MARGIN if rows else 0
     column_w = max(cell_w, _extent(font, columns)[0])
     pitch_w = column_w + MARGIN
     inset = (column_w - cell_w) // 2
-    pitch_h = cell_h + MARGIN
 
     across = max(len(row) for row in pictures)
-    size = (left + across * pitch_w + MARGIN, top + len(pictures) * pitch_h + MARGIN)
+    size = (left + across * pitch_w + MARGIN, top + sum(heights) + (len(heights) + 1) * MARGIN)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     for j, caption in enumerate(columns):
         x = MARGIN + left + j * pitch_w + column_w / 2
         draw.text((x, MARGIN), caption, INK, font, anchor="ma")
     for i, row in enumerate(pictures):
-        y = MARGIN + top + i * pitch_h
+        y = top + sum(heights[:i]) + (i + 1) * MARGIN
         if i < len(rows):
-            draw.text((MARGIN, y + cell_h / 2), rows[i], INK, font, anchor="lm")
+            draw.text((MARGIN, y + heights[i] / 2), rows[i], INK, font, anchor="lm")
         for j, picture in enumerate(row):
             image = picture.pil()
             at = (MARGIN + left + inset + j * pitch_w, y)

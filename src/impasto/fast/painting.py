@@ -249,7 +249,21 @@ class _Work:
                 shades[name].append((self.own, 1 - sum(weights)))
         noise = self.net.noises(seen.features, at)
         change: Tensor = self.net.decoder(turned, shades, noise)
-        return blurred(seen.base) + change
+        painted = blurred(seen.base) + change
+        if self.own is None:
+            return painted
+        return painted + self._lost(seen.view.pixels, self._weights(seen.view, 0), noise)
+
+    def _lost(
+        self, photo: Tensor, weights: Sequence[Tensor | float], noise: Mapping[str, Tensor]
+    ) -> Tensor:
+        """What the network loses of a photo in its own style, as far as that holds.
+
+        Where no style counts, it makes up for all of the loss: there the photo does not change.
+        """
+        own = {name: [(self.own, 1.0)] for name in DEPTHS}
+        change: Tensor = self.net.decoder(self.net.encoder(photo), own, noise)
+        return (1 - sum(weights)) * (photo - blurred(photo) - change)
 
 
 Map = tuple[Tensor, Tensor, Tensor]
@@ -320,7 +334,7 @@ def paint(
         read: gives pixels, sRGB in [0, 1].
         write: takes what was painted; values may be a little outside of [0, 1].
         size: (height, width) of the photo, px.
-        parts: at least one; where masks leave something over, the photo's own style holds.
+        parts: at least one; where masks leave something over, the photo stays as it is.
         amount: how far the features go to those of the styles, above 0 and up to 1.
         side: of the tiles, px, a multiple of `STRIDE`; None for the whole photo at once.
 

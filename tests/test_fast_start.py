@@ -1,0 +1,133 @@
+"""`--init fast`, and the network that comes with impasto: what only trained weights can show."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import impasto
+import pictures
+from impasto import weights
+from impasto.errors import SettingsError
+from impasto.fast.style import FastStyle
+from impasto.records import read_settings
+from impasto.sources import samples
+from pictures import Program
+
+FEW = ("--init", "fast", "--steps", "3", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def fast() -> FastStyle:
+    return FastStyle.load()
+
+
+def sample(name: str, side: int = 256) -> torch.Tensor:
+    """A picture of the package, from its middle."""
+    x = impasto.open_image(samples()[name]).tensor()
+    top, left = (x.shape[-2] - side) // 2, (x.shape[-1] - side) // 2
+    return x[..., top : top + side, left : left + side]
+
+
+def test_one_step_from_fast_is_what_fast_paints(fast: FastStyle) -> None:
+    photo, style = sample("astronaut", 128), sample("strokes", 160)
+    made = impasto.transfer(photo, style, init="fast", steps=1, scales=1)
+    painted = fast.stylize(photo, fast.style(style, size=128))
+    assert float((made.image.tensor() - painted).abs().max()) < 1.5 / 255
+    assert made.settings["start"] == {"name": fast.name, "sha256": fast.sha256}
+    assert made.settings["encoder"]["name"].startswith("slim-")
+
+
+def test_masks_and_strength_hold_for_the_start(fast: FastStyle) -> None:
+    photo, style = sample("astronaut", 128), sample("woodcut", 128)
+    left = pictures.as_picture(np.zeros((128, 128, 3), np.uint8))
+    left.pixels[:, :64] = 255
+    made = impasto.transfer(photo, impasto.Style(style, mask=left), init="fast", steps=1, scales=1)
+    moved = (made.image.tensor() - photo).abs().mean((0, 1, 2))
+    assert moved[:48].mean() > 10 * moved[96:].mean()
+    weak = impasto.transfer(photo, style, init="fast", steps=1, scales=1, strength=0.1)
+    strong = impasto.transfer(photo, style, init="fast", steps=1, scales=1, strength=0.5)
+    change = [float((each.image.tensor() - photo).abs().mean()) for each in (weak, strong)]
+    assert 0 < 2 * change[0] < change[1]
+
+
+def test_a_run_from_fast_is_recorded_redone_and_skipped(run: Program) -> None:
+    run.good("transfer", "photo.png", "-s", "style.png", "-o", "out/", *FEW)
+    record = read_settings(run.folder / "out" / "photo.png")
+    assert record
+    assert record["settings"]["init"] == "fast"
+    assert record["start"]["sha256"] == FastStyle.load().sha256
+    assert "skip" in run.good("transfer", "photo.png", "-s", "style.png", "-o", "out/", *FEW).err
+    run.good("redo", "out/photo.png", "-o", "again.png")
+    made, again = (pictures.load(run.folder / name) for name in ("out/photo.png", "again.png"))
+    assert np.array_equal(made, again)
+
+
+def test_a_start_by_another_network_is_told(
+    run: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run.good("transfer", "photo.png", "-s", "style.png", "-o", "a.png", *FEW)
+    newer = tmp_path / "models"
+    shutil.copytree(weights.MODELS, newer)
+    name = FastStyle.load().name
+    with (newer / f"{name}.safetensors").open("ab") as file:
+        file.write(b" ")
+    monkeypatch.setattr(weights, "MODELS", newer)
+    assert "the start of a.png was made with weights" in run.bad("redo", "a.png", "-o", "b.png")
+    monkeypatch.undo()
+
+
+def test_a_grid_compares_starts(run: Program) -> None:
+    flags = ("--steps", "3", "--threads", "1", "-o", "sheet.png")
+    run.good("grid", "photo.png", "-s", "style.png", "--vary", "init=content,fast", *flags)
+    cells = sorted((run.folder / "sheet-cells").iterdir())
+    records = [read_settings(cell) or {} for cell in cells]
+    assert ["start" in record for record in records] == [False, True]
+    before = [cell.stat().st_mtime_ns for cell in cells]
+    run.good("grid", "photo.png", "-s", "style.png", "--vary", "init=content,fast", *flags)
+    assert [cell.stat().st_mtime_ns for cell in cells] == before
+
+
+def test_only_transfer_starts_from_fast(run: Program) -> None:
+    assert "--init can be noise" in run.bad("texture", "style.png", "-o", "t.png", "--init", "fast")
+    said = run.bad("reconstruct", "photo.png", "-o", "r.png", "--init", "fast")
+    assert "--init noise" in said
+    with pytest.raises(SettingsError, match="here it can be noise, style or a picture"):
+        impasto.texture(sample("strokes"), init="fast")
+
+
+def test_a_photo_in_its_own_style_is_nearly_itself(fast: FastStyle) -> None:
+    x = sample("astronaut", 384)
+    made = fast.stylize(x, fast.style(x))
+    own = float((made - x).square().mean())
+    other = float((fast.stylize(x, fast.style(sample("strokes", 384))) - x).square().mean())
+    assert -10 * np.log10(own) > 23
+    assert own < other / 10
+
+
+def test_the_style_arrives(fast: FastStyle) -> None:
+    """Gram matrices come near to the style's, beside the photo's own and beside other styles'."""
+    from impasto.encoder import Encoder
+    from impasto.losses import gram_matrix
+
+    encoder = Encoder.load("slim")
+    layers = ["relu1_2", "relu2_1", "relu3_1", "relu4_1"]
+    photo = sample("astronaut")
+    names = ("strokes", "woodcut", "inkwash")
+    grams = {
+        name: [gram_matrix(f) for f in encoder(sample(name), layers).values()] for name in names
+    }
+
+    def distance(x: torch.Tensor, name: str) -> float:
+        found = [gram_matrix(f) for f in encoder(x, layers).values()]
+        pairs = zip(found, grams[name], strict=True)
+        return sum(float((a - b).square().sum() / b.square().sum()) for a, b in pairs)
+
+    for name in names:
+        painted = fast.stylize(photo, fast.style(sample(name)))
+        assert distance(painted, name) < 0.5 * distance(photo, name)
+        assert min(names, key=lambda other: distance(painted, other)) == name
