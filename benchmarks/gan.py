@@ -54,12 +54,12 @@ from impasto.gan.cache import prepare
 from impasto.gan.collection import find
 from impasto.gan.pictures import Pictures, Views
 from impasto.gan.recipe import GanRecipe
-from impasto.gan.settings import GanSettings, ScoreSettings
+from impasto.gan.settings import ScoreSettings, make_gan_settings
 from impasto.seeds import derive_seed
 from impasto.shuffle import Shuffle
 from impasto.trainer import Length, train
 
-SETTINGS: Final = GanSettings(device="cpu")
+SETTINGS: Final = make_gan_settings({"arch": "dcgan", "device": "cpu"})
 SIDE, BATCH, LATENT, WIDTH = SETTINGS.size, SETTINGS.batch, SETTINGS.latent, SETTINGS.width
 TOLERANCE: Final = 1e-4
 TARGETS: Final = {"float32": 1.15, "bfloat16": 1.6}

@@ -58,7 +58,7 @@ LINE: Final = 10 * BATCH
 EVERY: Final = 80 * LINE
 IMAGES: Final = 4 * EVERY
 OPTIONS: Final = (
-    *("--size", "32", "--batch", str(BATCH), "--width", "8", "--latent", "16"),
+    *("--arch", "dcgan", "--size", "32", "--batch", str(BATCH), "--width", "8", "--latent", "16"),
     *("--images", str(IMAGES), "--snapshot-every", str(EVERY)),
     *("--device", "cpu", "--precision", "float32", "--threads", "1"),
 )

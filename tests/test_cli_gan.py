@@ -23,14 +23,14 @@ from impasto.checkpoints import checkpoints
 from impasto.gan.generator import Generator
 from impasto.gan.networks import GeneratorNet
 from impasto.gan.run import train_gan
-from impasto.gan.settings import GanSettings, ScoreSettings
+from impasto.gan.settings import ScoreSettings, make_gan_settings
 from impasto.images import read_record
 from pictures import SMALL, Program, load
 from test_cli import INTERRUPTIBLE, SRC, TORCH_LOADED, process
 
 TINY = [
-    *("--size", "32", "--width", "4", "--latent", "8", "--batch", "8", "--threads", "1"),
-    *("--device", "cpu", "--precision", "float32", "--snapshot-every", "80"),
+    *("--arch", "dcgan", "--size", "32", "--width", "4", "--latent", "8", "--batch", "8"),
+    *("--threads", "1", "--device", "cpu", "--precision", "float32", "--snapshot-every", "80"),
 ]
 COMMANDS = ("data", "train", "sample", "walk", "judge", "score", "export")
 
@@ -96,10 +96,18 @@ def test_gan_alone_shows_what_there_is(run: Program) -> None:
 def test_help_tells_the_defaults_that_are_used(run: Program, monkeypatch: Any) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     text = " ".join(run.good("gan", "train", "--help").out.split())
-    defaults = GanSettings()
-    for name in ("arch", "size", "loss", "batch", "latent", "width", "seed", "crop", "held_out"):
+    defaults = make_gan_settings({})
+    same = ("arch", "size", "seed", "crop", "held_out", "mixing", "mapping", "augment_by")
+    shown = {name: getattr(defaults, name) for name in same}
+    classic = make_gan_settings({"arch": "dcgan"})
+    shown |= {"loss": classic.loss, "width": classic.width}
+    gpu = make_gan_settings({"size": 256}, gpu=True)
+    for name in ("batch", "latent", "ema"):
+        ours, there, old = (getattr(s, name) or "none" for s in (defaults, gpu, classic))
+        shown[name] = f"{ours}, on a GPU {there}, dcgan {old}"
+    for name, value in shown.items():
         flag = "--" + name.replace("_", "-")
-        assert re.search(rf"{flag} .*?\[default: {getattr(defaults, name)}\]", text), name
+        assert re.search(rf"{flag} .*?\[default: {value}\]", text), name
     assert defaults.images == 500_000
     assert re.search(r"--images .*?\[default: 500k\]", text)
     assert defaults.snapshot_every == 10_000
@@ -109,7 +117,7 @@ def test_help_tells_the_defaults_that_are_used(run: Program, monkeypatch: Any) -
 WRONG = [
     (("train", "paintings"), "--out"),
     (("train", "-o", "r"), "FOLDER"),
-    (("train", "paintings", "-o", "r", "--arch", "vae"), "arch is 'vae'; it can be dcgan"),
+    (("train", "paintings", "-o", "r", "--arch", "vae"), "arch is 'vae'; it can be style, dcgan"),
     (("train", "paintings", "-o", "r", "--size", "65"), "size is 65"),
     (("train", "paintings", "-o", "r", "--loss", "mse"), "relativistic"),
     (("train", "paintings", "-o", "r", "--images", "many"), "write 150000, 500k or 1.5M"),

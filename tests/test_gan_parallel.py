@@ -24,9 +24,9 @@ import test_gan_train as gan
 from impasto.checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from impasto.errors import RunError
 from impasto.gan.pictures import Pictures
-from impasto.gan.recipe import GanRecipe
 from impasto.gan.run import GanProgress, train_gan
 from impasto.gan.settings import ScoreSettings, make_gan_settings
+from impasto.gan.style_recipe import make_recipe
 from impasto.parallel import ALONE, World, join, synchronise_norms
 from impasto.seeds import derive_seed
 from impasto.trainer import Length, Moment
@@ -42,6 +42,18 @@ SETUPS: dict[str, dict[str, Any]] = {
     "hinge": {"loss": "hinge"},
     "relativistic": {"loss": "relativistic"},
     "one picture each": {"batch": 2},
+    "style": {
+        "arch": "style",
+        "batch": 16,
+        "channels": (8, 6, 4, 4),
+        "mapping": 2,
+        "ema": 40,
+        "penalty_every": 2,
+        "gamma": (1.0, 0.1),
+        "augment": ("color", "translation", "cutout"),
+        "width": None,
+        "images": 320,
+    },
 }
 GONE = (
     "another process of this run has ended; its own message says why. "
@@ -60,8 +72,9 @@ def trace(
     dtype: torch.dtype = torch.float64,
 ) -> tuple[list[list[float]], dict[str, Any]]:
     """The losses of every step, and what is left after the last."""
-    settings = make_gan_settings({**gan.TINY, **options})
-    recipe = GanRecipe(settings, pictures, CPU, world, weights)
+    given = {**gan.TINY, **options}
+    settings = make_gan_settings({name: given[name] for name in given if given[name] is not None})
+    recipe = make_recipe(settings, pictures, CPU, world, weights)
     length = Length(settings.images, settings.batch, 80, 80)
     losses = []
     for step in range(STEPS):
@@ -353,7 +366,20 @@ from impasto.cli import main
 main()
 """
 OPTIONS = [
-    *("--size", "32", "--width", "4", "--latent", "8", "--batch", "8", "--threads", "1"),
+    *(
+        "--arch",
+        "dcgan",
+        "--size",
+        "32",
+        "--width",
+        "4",
+        "--latent",
+        "8",
+        "--batch",
+        "8",
+        "--threads",
+        "1",
+    ),
     *("--device", "cpu", "--precision", "float32", "--snapshot-every", "80"),
 ]
 

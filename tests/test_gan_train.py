@@ -35,8 +35,8 @@ from impasto.sources import parse_style, resolve
 from impasto.trainer import Length, Moment
 
 TINY: dict[str, Any] = {
-    "size": 32, "batch": 8, "width": 4, "latent": 8, "images": 160, "snapshot_every": 80,
-    "device": "cpu", "precision": "float32", "threads": 1,
+    "arch": "dcgan", "size": 32, "batch": 8, "width": 4, "latent": 8, "images": 160,
+    "snapshot_every": 80, "device": "cpu", "precision": "float32", "threads": 1,
 }  # fmt: skip
 QUICK = ScoreSettings(real=40, generated=20)
 

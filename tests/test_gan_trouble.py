@@ -84,7 +84,8 @@ def test_a_second_process_is_refused_and_the_first_goes_on(
     assert next(loop).seen == 0
     program = [sys.executable, "-m", "impasto", "gan", "train", str(folder / "paintings")]
     program += ["-o", str(tmp_path / "run"), "--cache", str(folder / "squares")]
-    program += ["--size", "32", "--width", "4", "--latent", "8", "--batch", "8", "--quiet", *more]
+    program += ["--arch", "dcgan", "--size", "32", "--width", "4", "--latent", "8", "--batch", "8"]
+    program += ["--quiet", *more]
     second = subprocess.run(program, check=False, capture_output=True, text=True)
     assert second.returncode == 2
     assert second.stdout == ""

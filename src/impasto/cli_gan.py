@@ -7,13 +7,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from impasto.gan.settings import (
-    GanSettings,
-    make_gan_settings,
-    parse_augment,
-    parse_count,
-    parse_time,
-)
+from impasto.cli_gan_train import train
+from impasto.gan.settings import make_gan_settings
 
 __all__ = ["app"]
 
@@ -24,12 +19,21 @@ app = typer.Typer(
     help="Learn to paint from a folder of paintings, and paint new pictures.",
 )
 
-DEFAULT: Final = GanSettings()
+DEFAULT: Final = make_gan_settings({})
 
 Folders = Annotated[
     list[str], typer.Argument(metavar="FOLDER...", help="Folders of pictures, or pictures.")
 ]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or an exported file.")]
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Folder of a run, an exported file, or builtin:NAME."),
+]
+Truncation = Annotated[
+    float,
+    typer.Option(
+        "--truncation", metavar="0..2", help="How far from the mean picture (style).", min=0, max=2
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Tell nothing but errors.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of every draw.")]
 Device = Annotated[
@@ -81,125 +85,7 @@ def data(
     raise typer.Exit(run_data(folders, sheet, make_gan_settings(options), overwrite, quiet))
 
 
-@app.command()
-def train(
-    folders: Annotated[
-        list[str], typer.Argument(metavar="FOLDER...", help="Folders of paintings, or pictures.")
-    ],
-    out: Annotated[str, _out("RUN", "Folder of the run.")],
-    arch: Annotated[str | None, _flag("--arch", "dcgan", "The networks", "dcgan")] = None,
-    size: Annotated[
-        int | None, _flag("--size", "64|128", "Side of the pictures, px", DEFAULT.size)
-    ] = None,
-    loss: Annotated[
-        str | None, _flag("--loss", "bce|wgan-gp|hinge|relativistic", "The loss", DEFAULT.loss)
-    ] = None,
-    batch: Annotated[int | None, _flag("--batch", "N", "Pictures per step", DEFAULT.batch)] = None,
-    images: Annotated[
-        str | None, _flag("--images", "N", "Training pictures to see, as 150k", "500k")
-    ] = None,
-    passes: Annotated[
-        float | None, _flag("--passes", "N", "Passes over the pictures, instead of --images")
-    ] = None,
-    time: Annotated[
-        str | None, _flag("--time", "2h", "Stop after that long; --resume goes on")
-    ] = None,
-    lr: Annotated[float | None, _flag("--lr", "RATE", "Adam's rate", "as the loss's paper")] = None,
-    ema: Annotated[
-        str | None, _flag("--ema", "N", "Half-life of the generator's average, pictures", "none")
-    ] = None,
-    augment: Annotated[
-        str | None,
-        _flag("--augment", "LIST", "color,translation,cutout, all or none", "none"),
-    ] = None,
-    tile: Annotated[
-        bool, typer.Option("--tile", help="Cut large pictures and scrolls into squares.")
-    ] = False,
-    crops: Annotated[
-        int | None, _flag("--crops", "N", "Random squares per picture at several scales", 0)
-    ] = None,
-    crop: Annotated[
-        str | None, _flag("--crop", "centre|random", "Part of a picture that is seen", DEFAULT.crop)
-    ] = None,
-    no_flip: Annotated[bool, typer.Option("--no-flip", help="Mirror no pictures.")] = False,
-    held_out: Annotated[
-        float | None,
-        _flag("--held-out", "SHARE", "Paintings kept for scores only", DEFAULT.held_out),
-    ] = None,
-    max_megapixels: Megapixels = None,
-    latent: Annotated[
-        int | None, _flag("--latent", "N", "Numbers in a latent vector", DEFAULT.latent)
-    ] = None,
-    width: Annotated[
-        int | None, _flag("--width", "N", "Feature maps where the side is largest", DEFAULT.width)
-    ] = None,
-    seed: Annotated[int | None, _flag("--seed", "N", "Seed of every draw", DEFAULT.seed)] = None,
-    device: Annotated[
-        str | None, _flag("--device", "auto|cpu|cuda|mps", "Where to compute", DEFAULT.device)
-    ] = None,
-    precision: Annotated[
-        str | None, _flag("--precision", "auto|float32|bfloat16", "In what", DEFAULT.precision)
-    ] = None,
-    threads: Annotated[int | None, _flag("--threads", "N", "CPU threads", "all")] = None,
-    snapshot_every: Annotated[
-        str | None, _flag("--snapshot-every", "N", "Pictures between snapshots", "10k")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run, with its own settings.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show settings, sizes and a time estimate; stop.")
-    ] = False,
-    cache: Cache = None,
-    quiet: Quiet = False,
-) -> None:
-    """Train a GAN on a folder of paintings.
-
-    RUN gets snapshots/ (grids of fixed latents, real beside generated), curves.png, log.jsonl,
-    scores.jsonl, the last two checkpoints and the one with the best KID. Stop it in any way;
-    --resume goes on. On several GPUs: torchrun --nproc-per-node N -m impasto gan train ...
-    """
-    options: dict[str, Any] = {
-        "arch": arch,
-        "size": size,
-        "loss": loss,
-        "batch": batch,
-        "images": None if images is None else parse_count(images),
-        "lr": lr,
-        "ema": None if ema is None else 0 if ema == "none" else parse_count(ema),
-        "augment": None if augment is None else parse_augment(augment),
-        "tile": tile or None,
-        "crops": crops,
-        "crop": crop,
-        "flip": False if no_flip else None,
-        "held_out": held_out,
-        "max_megapixels": max_megapixels,
-        "latent": latent,
-        "width": width,
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-        "threads": threads,
-        "snapshot_every": None if snapshot_every is None else parse_count(snapshot_every),
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    make_gan_settings(given)  # before torch's long import
-    seconds = None if time is None else parse_time(time)
-    from impasto.gan.commands_learn import run_train
-
-    raise typer.Exit(
-        run_train(
-            folders,
-            out,
-            given,
-            passes=passes,
-            seconds=seconds,
-            resume=resume,
-            dry_run=dry_run,
-            cache=cache,
-            quiet=quiet,
-        )
-    )
+app.command()(train)
 
 
 @app.command()
@@ -208,14 +94,70 @@ def sample(
     out: Annotated[str, _out("FILE|DIR/", "A sheet, or a folder of single pictures.")],
     count: Annotated[int, _flag("-n", "N", "How many pictures", 64)] = 64,
     seed: Seed = 0,
+    truncation: Truncation = 1.0,
+    latent: Annotated[
+        str | None, _flag("--latent", "FILE", "Paint what gan project or gan mix found, again")
+    ] = None,
+    repaint: Annotated[
+        str | None, _flag("--repaint", "STYLE", "Enlarge them, with the strokes of a painting")
+    ] = None,
+    size: Annotated[int, _flag("--size", "PX", "Side of what is repainted", 1024)] = 1024,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Paint new pictures: one sheet, or one file each in a folder (OUT ends in /)."""
-    from impasto.gan.commands_paint import run_sample
+    from impasto.gan.commands_paint import SampleOptions, run_sample
 
-    raise typer.Exit(run_sample(run, out, count, seed, device, overwrite, quiet))
+    options = SampleOptions(
+        count=count,
+        seed=seed,
+        truncation=truncation,
+        latent=latent,
+        repaint=repaint,
+        size=size,
+    )
+    raise typer.Exit(run_sample(run, out, options, device, overwrite, quiet))
+
+
+@app.command()
+def mix(
+    run: Run,
+    one: Annotated[str, typer.Argument(metavar="A", help="A seed, or a picture by gan project.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    out: Annotated[str, _out("FILE", "A strip from B to A; with --at a single picture.")],
+    at: Annotated[
+        int | None, _flag("--at", "PX", "A decides below so many px, B from there on: 8, 16, ...")
+    ] = None,
+    truncation: Truncation = 1.0,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Mix two pictures: the composition of A with the colours and strokes of B (style)."""
+    from impasto.gan.commands_style import run_mix
+
+    raise typer.Exit(run_mix(run, one, other, out, at, truncation, device, overwrite, quiet))
+
+
+@app.command()
+def project(
+    run: Run,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="The picture to look for.")],
+    out: Annotated[str, _out("FILE", "What was found, with its latent inside.")],
+    steps: Annotated[int, _flag("--steps", "N", "Steps of the search", 300)] = 300,
+    seed: Seed = 0,
+    device: Device = "auto",
+    max_megapixels: Megapixels = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find a picture's latent: what the generator paints most like it (style)."""
+    from impasto.gan.commands_style import run_project
+
+    raise typer.Exit(
+        run_project(run, image, out, steps, seed, device, max_megapixels, overwrite, quiet)
+    )
 
 
 @app.command()
@@ -225,6 +167,7 @@ def walk(
     seconds: Annotated[float, _flag("--seconds", "S", "Length of the loop", 8)] = 8.0,
     stops: Annotated[int, _flag("--stops", "N", "Pictures that it passes through", 6)] = 6,
     seed: Seed = 0,
+    truncation: Truncation = 1.0,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     quiet: Quiet = False,
@@ -232,7 +175,7 @@ def walk(
     """Film a smooth loop through the latents."""
     from impasto.gan.commands_paint import run_walk
 
-    raise typer.Exit(run_walk(run, out, seconds, stops, seed, device, overwrite, quiet))
+    raise typer.Exit(run_walk(run, out, seconds, stops, seed, truncation, device, overwrite, quiet))
 
 
 @app.command()
@@ -272,10 +215,13 @@ def export(
     newest: Annotated[
         bool, typer.Option("--newest", help="The newest checkpoint, not the best.")
     ] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Weights in float16: half the size.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Write the generator and its card as one file for others."""
     from impasto.gan.commands_paint import run_export
 
-    raise typer.Exit(run_export(run, out, newest, overwrite, quiet))
+    raise typer.Exit(run_export(run, out, newest, half, overwrite, quiet))

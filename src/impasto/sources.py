@@ -3,7 +3,8 @@ r"""Where pictures come from: one grammar for every place that takes one.
     PICTURE = sample:NAME | gan:RUN[?seed=N] | FILE
     STYLE   = PICTURE[:WEIGHT][@MASK]
 
-`gan:` paints a picture with what `impasto gan train` has learnt. Only the prefixes named here are
+`gan:` paints a picture with what `impasto gan train` has learnt; RUN is a run's folder, an exported
+file, or `builtin:NAME` for one in the package. Only the prefixes named here are
 special. `X:\` is a drive, and a file that is really called `sample:x` is written `./sample:x`. In a
 STYLE, PICTURE is the longest prefix that resolves and whose whole rest matches `[:WEIGHT][@MASK]`,
 so that `photo@2x.png`, `a:0.5.jpg` and `C:\a.jpg:0.7@D:\m.png` all mean what they say.
@@ -88,7 +89,7 @@ def resolve(text: str) -> Source:
     name = text
     if text.startswith("gan:"):
         name, seed = _generated(text.removeprefix("gan:"))
-    path = Path(name)
+    path = Path(name) if seed is None else _painter(name)
     try:
         exists = path.exists()
     except (OSError, ValueError):  # a name that the system does not allow
@@ -107,6 +108,13 @@ def _generated(text: str) -> tuple[str, int]:
     if not match:
         raise SettingsError(f"cannot understand gan:{text}; write gan:RUN?seed=7")
     return run, int(match[1])
+
+
+def _painter(name: str) -> Path:
+    """The run or file of a generator."""
+    from impasto.gan.builtin import painter_path
+
+    return painter_path(name)
 
 
 def parse_style(text: str) -> StyleSource:

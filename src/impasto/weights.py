@@ -6,6 +6,7 @@ one remembers its SHA-256. The classic networks are in `classics`, other program
 `foreign`. torch is imported when a file is read, not before.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +28,7 @@ __all__ = [
     "WeightFile",
     "bundled",
     "check_sha256",
+    "kind_of",
     "known_names",
     "load_weights",
     "read_weights",
@@ -36,6 +38,9 @@ __all__ = [
 
 SUFFIXES: Final = (".safetensors", *READERS)
 """The kinds of weight files that can be read."""
+
+HEADER: Final = 1 << 24
+"""The most bytes of a safetensors file's header that are read."""
 
 MODELS: Final = Path(__file__).with_name("models")
 """The folder of the networks that we trained and ship."""
@@ -73,9 +78,23 @@ def bundled() -> dict[str, Path]:
     return {path.stem: path for path in sorted(MODELS.glob("*.safetensors"), key=_version)}
 
 
+def kind_of(path: Path) -> str:
+    """What a safetensors file says it holds, without torch; empty if it says nothing.
+
+    Encoders say nothing.
+    """
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            metadata = json.loads(file.read(min(size, HEADER))).get("__metadata__", {})
+        return str(metadata.get("kind", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
 def known_names() -> list[str]:
     """Every name that an encoder can be called by: bundled ones, their families, classics."""
-    files = {stem for stem in bundled() if stem.rpartition("-")[0] != "fast"}
+    files = {stem for stem, path in bundled().items() if not kind_of(path)}
     return sorted({stem.rpartition("-")[0] for stem in files} | files | CLASSICS.keys())
 
 

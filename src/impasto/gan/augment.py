@@ -53,6 +53,22 @@ class Draws:
         """The draws of the pictures from `start` to before `stop`."""
         return self._each(lambda tensor: tensor[start:stop])
 
+    def only(self, chosen: Tensor, side: int) -> "Draws":
+        """The same for some pictures, and nothing for the others.
+
+        Args:
+            chosen: which of them, `(N,)`, bool.
+            side: of the pictures, px.
+        """
+        return dataclasses.replace(
+            self,
+            brightness=torch.where(chosen, self.brightness, 0.0),
+            saturation=torch.where(chosen, self.saturation, 1.0),
+            contrast=torch.where(chosen, self.contrast, 1.0),
+            shift=torch.where(chosen[:, None], self.shift, 0),
+            hole=torch.where(chosen[:, None], self.hole, side),
+        )
+
     def to(self, device: torch.device | str) -> "Draws":
         """The same draws on a device."""
         return self._each(lambda tensor: tensor.to(device))

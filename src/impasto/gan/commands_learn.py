@@ -1,6 +1,5 @@
 """What `impasto gan data` and `train` do with their arguments: check, run, report, save."""
 
-import dataclasses
 import json
 import math
 import os
@@ -89,6 +88,8 @@ def run_train(
     dry_run: bool,
     cache: str | None,
     quiet: bool,
+    warm_start: str | None = None,
+    tune_gamma: bool = False,
 ) -> int:
     """`impasto gan train`."""
     began = time.monotonic()
@@ -107,21 +108,24 @@ def run_train(
     from impasto.parallel import join
 
     keep_memory()
-    device = choose_device(make_gan_settings(options).device)
+    device = choose_device(make_gan_settings({"device": options.get("device", "auto")}).device)
     with join(device) as world, Reporter(quiet or not world.first, every=LINE_EVERY) as reporter:
         if resume:
             options = {**_remembered(folder, world), **options}
-        settings = make_gan_settings(options)
+        gpu = device.type != "cpu"
+        settings = make_gan_settings(options, gpu=gpu)
         pictures = _prepared(folders, settings, cache, reporter)
         if passes is not None:
             images = max(settings.batch, round(passes * len(pictures.train)))
-            settings = make_gan_settings({**options, "images": images})
+            settings = make_gan_settings({**options, "images": images}, gpu=gpu)
         if dry_run:
             world.portion(settings.batch)
             if world.first:
                 with threads(settings.threads), memory_errors("such networks and batches"):
                     _tell(settings, pictures)
             return DONE
+        if tune_gamma and not (resume and folder.is_dir() and any(folder.glob("checkpoint-*"))):
+            settings = _tuned(pictures, settings, world, reporter)
         needs = memory_errors("such networks and batches")
         with _polite(world.first) as asked, threads(settings.threads), needs:
             late = _late(began, seconds)
@@ -132,6 +136,7 @@ def run_train(
                 resume=resume,
                 world=world,
                 stop=lambda: asked() or late(),
+                warm_start=warm_start,
             )
             reporter.begin("learning")
             last: GanProgress | None = None
@@ -154,6 +159,32 @@ def run_train(
         return DONE
 
 
+def _tuned(
+    pictures: "Pictures", settings: GanSettings, world: "World", reporter: Reporter
+) -> GanSettings:
+    """The settings with the weight of R1 and R2 that learns best."""
+    from impasto.compute import threads
+    from impasto.gan.tune import tune_gamma
+
+    if world.size > 1:
+        raise SettingsError("--tune-gamma is for one process; tune first, then give --gamma to all")
+    reporter.begin("trying weights of R1 and R2")
+    with threads(settings.threads):
+        work = tune_gamma(pictures, settings)
+        while True:
+            try:
+                tried = next(work)
+            except StopIteration as end:
+                tuned: GanSettings = end.value
+                break
+            told = ",".join(f"{g:g}" for g in tried.gamma)
+            if tried.kid is not None:
+                reporter.say(f"gamma {told}: KID {tried.kid:.3f} after {tried.seen:,} pictures")
+            reporter.show(tried.done, f"gamma {told}, {tried.seen:,} pictures")
+    reporter.say(f"going on with gamma {','.join(f'{g:g}' for g in tuned.gamma)}")
+    return tuned
+
+
 def _remembered(folder: Path, world: "World") -> dict[str, Any]:
     """The settings of the run in a folder, as the first process finds them; none if there is none.
 
@@ -164,11 +195,9 @@ def _remembered(folder: Path, world: "World") -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     if world.first and checkpoints(folder):
-        found = dataclasses.asdict(load_run(folder, best=False).settings)
-    found = json.loads(world.share(json.dumps(found).encode()))
-    if found:
-        found["augment"] = tuple(found["augment"])
-    return found
+        found = load_run(folder, best=False).settings.options()
+    shared: dict[str, Any] = json.loads(world.share(json.dumps(found).encode()))
+    return shared
 
 
 def _prepared(
@@ -237,15 +266,16 @@ def _tell(settings: GanSettings, pictures: "Pictures") -> None:
 
     from impasto.compute import choose_device, choose_dtype
     from impasto.gan.networks import count_parameters
-    from impasto.gan.recipe import GanRecipe
+    from impasto.gan.style_recipe import make_recipe
     from impasto.trainer import Length, Moment
 
     device = choose_device(settings.device)
-    recipe = GanRecipe(settings, pictures, device)
+    recipe = make_recipe(settings, pictures, device)
     numbers = [count_parameters(net) for net in (recipe.generator, recipe.discriminator)]
     length = Length(settings.images, settings.batch, settings.batch, settings.batch)
     dtype = choose_dtype(device, settings.precision)
-    cycle = settings.recipe.critic_steps  # the generator has its turn once in so many steps
+    # What is not done in every step is done once in so many.
+    cycle = max(settings.recipe.critic_steps, settings.penalty_every)
     times = []
     for turn in range(3):  # the first one warms up
         begin = time.perf_counter()
@@ -256,7 +286,7 @@ def _tell(settings: GanSettings, pictures: "Pictures") -> None:
             torch.cuda.synchronize()
         times.append((time.perf_counter() - begin) / cycle)
     steps = math.ceil(settings.images / settings.batch)
-    lines = [f"{name} = {value}" for name, value in dataclasses.asdict(settings).items()]
+    lines = [f"{name} = {value}" for name, value in settings.options().items()]
     lines += [f"{name} = {value}" for name, value in vars(settings.recipe).items()]
     state = sum(numbers) * 4 * 3 + (numbers[0] * 4 if settings.ema else 0)
     lines += [

@@ -1,7 +1,8 @@
 """What `impasto gan` does with a trained run: paint, film, judge, score, export."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,9 +14,22 @@ from impasto.images import check_output_path, save_image
 from impasto.terminal import Reporter
 
 if TYPE_CHECKING:
-    from impasto.gan.generator import Generator
+    from torch import Tensor
 
-__all__ = ["run_export", "run_judge", "run_sample", "run_score", "run_walk"]
+    from impasto.gan.generator import Generator
+    from impasto.images import Picture
+
+__all__ = [
+    "SampleOptions",
+    "check_free",
+    "device_of",
+    "run_export",
+    "run_judge",
+    "run_sample",
+    "run_score",
+    "run_walk",
+    "tell_notes",
+]
 
 WALK_RATE: Final = 20
 """Frames a second of a walk."""
@@ -24,31 +38,72 @@ WALK_SIDE: Final = 256
 """Small pictures are enlarged to this for a film, px."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """What `impasto gan sample` is asked for.
+
+    Attributes:
+        count: how many pictures.
+        seed: of the latents.
+        truncation: see `impasto.gan.generator.Generator.sample`.
+        latent: a picture whose latent is painted again, instead of new ones; None for new ones.
+        repaint: STYLE that gives them its strokes; None to leave them as they are.
+        size: side of what is repainted, px.
+    """
+
+    count: int = 64
+    seed: int = 0
+    truncation: float = 1.0
+    latent: str | None = None
+    repaint: str | None = None
+    size: int = 1024
+
+    def check(self, single: bool) -> None:
+        """That it can be done, before the work.
+
+        Args:
+            single: whether one file is to be written.
+        """
+        if not 1 <= self.count <= 1_000_000:
+            raise SettingsError(f"-n is {self.count}; it is a number from 1 to 1000000")
+        if self.repaint is None:
+            return
+        from impasto.sources import parse_style
+
+        if parse_style(self.repaint).mask is not None:
+            raise SettingsError("--repaint takes a style without a mask")
+        if not 64 <= self.size <= 8192:
+            raise SettingsError(f"--size is {self.size}; it is a number from 64 to 8192, in px")
+        if single and self.count > 1 and self.latent is None:
+            raise SettingsError(
+                "a sheet cannot be repainted; add -n 1, or write to a folder (-o DIR/)"
+            )
+
+
 def run_sample(
-    run: str, out: str, count: int, seed: int, device: str, overwrite: bool, quiet: bool
+    run: str, out: str, options: SampleOptions, device: str, overwrite: bool, quiet: bool
 ) -> int:
     """`impasto gan sample`."""
-    if not 1 <= count <= 1_000_000:
-        raise SettingsError(f"-n is {count}; it is a number from 1 to 1000000")
     single = not is_folder(out)
+    options.check(single)
     if single:
         check_output_path(out)
-        _free(Path(out), overwrite)
+        check_free(Path(out), overwrite)
     from impasto.compute import memory_errors
     from impasto.gan.generator import Generator
-    from impasto.gan.recipe import latents
     from impasto.gan.sheets import grid, tiles
     from impasto.images import Picture
 
-    generator = Generator.load(run, device=_device(device))
-    z = latents(count, generator.net.latent, seed)
+    generator = Generator.load(run, device=device_of(device))
     with Reporter(quiet) as reporter, memory_errors("so many pictures; write them to a folder"):
-        _tell_notes(generator, reporter)
+        tell_notes(generator, reporter)
+        paint, count = _painter(generator, options)
         reporter.begin("painting")
+        finish = _finish(options, device, reporter)
         if single:
-            made = tiles(generator.paint(z))
-            picture = Picture(made[0]) if count == 1 else grid(made)
-            save_image(picture, out, record=_record(generator, seed))
+            made = tiles(paint(0, count))
+            picture = finish(Picture(made[0])) if count == 1 else grid(made)
+            save_image(picture, out, record=_record(generator, options))
             reporter.result(Path(out), "")
             return DONE
         folder = Path(out)
@@ -56,16 +111,42 @@ def run_sample(
         digits = len(str(count - 1))
         paths = [folder / f"{i:0{digits}}.png" for i in range(count)]
         for path in paths:
-            _free(path, overwrite)
+            check_free(path, overwrite)
         for i, path in enumerate(paths):
-            save_image(
-                Picture(tiles(generator.paint(z[i : i + 1]))[0]),
-                path,
-                record=_record(generator, seed, i),
-            )
+            picture = finish(Picture(tiles(paint(i, i + 1))[0]))
+            save_image(picture, path, record=_record(generator, options, i))
             reporter.show((i + 1) / count, f"{i + 1} of {count}")
         reporter.result(folder, f"{count} pictures")
     return DONE
+
+
+def _painter(
+    generator: "Generator", options: SampleOptions
+) -> tuple[Callable[[int, int], "Tensor"], int]:
+    """What paints the pictures from one number to before another, and how many there are."""
+    if options.latent is not None:
+        from impasto.gan.commands_style import read_styles
+
+        w = read_styles(Path(options.latent), generator)
+        w = generator.style_net.mapping.truncated(w.to(generator.device), options.truncation)
+        return lambda first, last: generator.paint_styles(w[first:last]), 1
+    from impasto.gan.recipe import latents
+
+    z = latents(options.count, generator.net.latent, options.seed)
+    truncation = options.truncation
+    return lambda first, last: generator.paint(z[first:last], truncation=truncation), options.count
+
+
+def _finish(
+    options: SampleOptions, device: str, reporter: Reporter
+) -> Callable[["Picture"], "Picture"]:
+    """What is done to each picture."""
+    style = options.repaint
+    if style is None:
+        return lambda picture: picture
+    from impasto.gan.commands_style import repainted
+
+    return lambda picture: repainted(picture, style, options.size, device, options.seed, reporter)
 
 
 def run_walk(
@@ -74,6 +155,7 @@ def run_walk(
     seconds: float,
     stops: int,
     seed: int,
+    truncation: float,
     device: str,
     overwrite: bool,
     quiet: bool,
@@ -86,21 +168,22 @@ def run_walk(
     from impasto.film import checked_suffix, write_frames
 
     checked_suffix(Path(out))
-    _free(Path(out), overwrite)
+    check_free(Path(out), overwrite)
     from PIL import Image
 
     from impasto.gan.generator import Generator
     from impasto.gan.sheets import tiles
 
-    generator = Generator.load(run, device=_device(device))
+    generator = Generator.load(run, device=device_of(device))
     count = max(2, round(seconds * WALK_RATE))
     factor = max(1, WALK_SIDE // generator.side)
     side = generator.side * factor
     frames = []
     with Reporter(quiet) as reporter:
-        _tell_notes(generator, reporter)
+        tell_notes(generator, reporter)
         reporter.begin("painting")
-        for number, x in enumerate(generator.walk(count, stops=stops, seed=seed), 1):
+        walk = generator.walk(count, stops=stops, seed=seed, truncation=truncation)
+        for number, x in enumerate(walk, 1):
             image = Image.fromarray(tiles(x)[0])
             frames.append(image.resize((side, side), Image.Resampling.BICUBIC))
             reporter.show(number / count, f"{number} of {count}")
@@ -118,7 +201,7 @@ def run_judge(run: str, images: Sequence[str], device: str, megapixels: float | 
     from impasto.sources import find_photos
 
     found = load_run(run)
-    target = _device(device)
+    target = device_of(device)
     net = found.discriminator().to(target)
     side = found.settings.size
     limit = make_gan_settings({"max_megapixels": megapixels or 0.0}).max_pixels
@@ -163,9 +246,9 @@ def run_score(
     from impasto.gan.generator import Generator
     from impasto.gan.scores import Judge
 
-    generator = Generator.load(run, device=_device(device))
+    generator = Generator.load(run, device=device_of(device))
     with Reporter(quiet) as reporter, memory_errors(f"the scores of {count} pictures"):
-        _tell_notes(generator, reporter)
+        tell_notes(generator, reporter)
         reporter.begin("scoring")
         reporter.show(0.0, "reading")
         crops, painting = reference_squares(
@@ -188,29 +271,31 @@ def run_score(
     return DONE
 
 
-def run_export(run: str, out: str, newest: bool, overwrite: bool, quiet: bool) -> int:
+def run_export(run: str, out: str, newest: bool, half: bool, overwrite: bool, quiet: bool) -> int:
     """`impasto gan export`."""
     if Path(out).suffix != ".safetensors":
         raise SettingsError(f"{out} has to end in .safetensors")
     if not Path(run).is_dir():
         raise RunError(f"{run} is no folder of a run")
-    _free(Path(out), overwrite)
+    check_free(Path(out), overwrite)
     from impasto.gan.generator import Generator
 
     with Reporter(quiet) as reporter:
         generator = Generator.load(run, best=not newest)
-        _tell_notes(generator, reporter)
-        generator.export(out)
+        tell_notes(generator, reporter)
+        generator.export(out, half=half)
         reporter.result(Path(out), "")
     return DONE
 
 
-def _tell_notes(generator: "Generator", reporter: Reporter) -> None:
+def tell_notes(generator: "Generator", reporter: Reporter) -> None:
+    """Says what a user should know of a generator's file."""
     for note in generator.notes:
         reporter.say(note)
 
 
-def _device(name: str) -> Any:
+def device_of(name: str) -> Any:
+    """The device of this name."""
     from impasto.compute import choose_device
 
     if name not in ("auto", "cpu", "cuda", "mps"):
@@ -218,7 +303,7 @@ def _device(name: str) -> Any:
     return choose_device(name)  # type: ignore[arg-type]
 
 
-def _free(path: Path, overwrite: bool) -> None:
+def check_free(path: Path, overwrite: bool) -> None:
     """That a file may be written, before the work."""
     if not path.parent.is_dir():
         raise ImpastoError(f"cannot write {path}: there is no folder {path.parent}; make it first")
@@ -226,13 +311,17 @@ def _free(path: Path, overwrite: bool) -> None:
         raise ImpastoError(f"{path} is there already; --overwrite replaces it")
 
 
-def _record(generator: Any, seed: int, number: int | None = None) -> str:
+def _record(generator: "Generator", options: SampleOptions, number: int | None = None) -> str:
     """What made a generated picture, as JSON."""
-    import json
+    from impasto.gan.commands_style import record_of
 
-    from impasto.records import RECORD_VERSION, versions
-
-    made: dict[str, Any] = {"record": RECORD_VERSION, "job": "gan sample", "seed": seed}
+    made: dict[str, Any] = {"job": "gan sample", "seed": options.seed}
     if number is not None:
         made["number"] = number
-    return json.dumps({**made, "generator": generator.card, "versions": versions()})
+    if options.truncation != 1:
+        made["truncation"] = options.truncation
+    if options.latent is not None:
+        made["latent"] = Path(options.latent).name
+    if options.repaint is not None:
+        made |= {"repaint": Path(options.repaint).name, "size": options.size}
+    return record_of(generator, **made)

@@ -13,16 +13,23 @@ from impasto.checkpoints import newest, unpack
 from impasto.errors import RunError, SettingsError, WeightsError
 from impasto.files import StrPath, atomic_path, os_reason
 from impasto.foreign import Weights, write_weights
-from impasto.gan.networks import Discriminator, GeneratorNet
-from impasto.gan.recipe import latents
-from impasto.gan.settings import GanSettings
+from impasto.gan.builtin import BUILTIN, KIND, painter_path
+from impasto.gan.networks import GeneratorNet
+from impasto.gan.recipe import (
+    AnyDiscriminator,
+    AnyGenerator,
+    latents,
+    make_discriminator,
+    make_generator,
+)
+from impasto.gan.settings import GanSettings, make_gan_settings
+from impasto.gan.style import StyleGenerator
 
 __all__ = ["BEST", "Generator", "load_run"]
 
 BEST: Final = "best.safetensors"
 """The checkpoint with the best scores, in a run's folder."""
 
-KIND: Final = "impasto generator"
 BATCH: Final = 64
 
 
@@ -42,16 +49,15 @@ class Run:
     parts: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
-    def generator(self) -> GeneratorNet:
-        """The generator that paints: the average, where there is one."""
-        net = GeneratorNet(self.settings.size, self.settings.latent, self.settings.width)
-        self._fill(net, "average" if "average" in self.parts else "generator")
+    def generator(self, *, average: bool = True) -> AnyGenerator:
+        """The generator that paints: the average, where there is one and it is wanted."""
+        net = make_generator(self.settings)
+        self._fill(net, "average" if average and "average" in self.parts else "generator")
         return net.eval().requires_grad_(False)
 
-    def discriminator(self) -> Discriminator:
+    def discriminator(self) -> AnyDiscriminator:
         """The discriminator."""
-        settings = self.settings
-        net = Discriminator(settings.size, settings.width, settings.recipe.norm)
+        net = make_discriminator(self.settings)
         self._fill(net, "discriminator")
         return net.eval().requires_grad_(False)
 
@@ -72,7 +78,7 @@ def load_run(folder: StrPath, *, best: bool = True) -> Run:
     Raises:
         RunError: there is none that can be read.
     """
-    if Path(folder).is_file():
+    if Path(folder).is_file() or str(folder).startswith(BUILTIN):
         raise RunError(f"{folder} is a file; name the folder of a run")
     path = Path(folder) / BEST
     notes: tuple[str, ...] = ()
@@ -89,10 +95,9 @@ def load_run(folder: StrPath, *, best: bool = True) -> Run:
         config = {**state["config"], **state.get("remember", {})}
         known = GanSettings.__dataclass_fields__
         values = {name: config[name] for name in known if name in config}
-        values["augment"] = tuple(values["augment"])
         if not isinstance(state["parts"], dict):
             raise TypeError("it has no parts")
-        settings = GanSettings(**values)
+        settings = make_gan_settings(values)
         return Run(settings, state["seen"], state["parts"], notes)
     except (KeyError, TypeError, SettingsError) as error:
         raise RunError(f"{folder} is no run of impasto gan train: {error}") from None
@@ -110,7 +115,7 @@ class Generator:
 
     def __init__(
         self,
-        net: GeneratorNet,
+        net: AnyGenerator,
         card: Mapping[str, Any],
         device: torch.device | str = "cpu",
         notes: tuple[str, ...] = (),
@@ -129,10 +134,10 @@ class Generator:
     def load(
         cls, path: StrPath, *, best: bool = True, device: torch.device | str = "cpu"
     ) -> "Generator":
-        """A generator from a run's folder or an exported file.
+        """A generator from a run's folder, an exported file, or the package.
 
         Args:
-            path: of the folder or file.
+            path: of the folder or file, or `builtin:NAME`.
             best: of a folder, whether to take the checkpoint with the best scores or the newest.
             device: where it paints.
 
@@ -140,7 +145,7 @@ class Generator:
             WeightsError: the file is missing, damaged or no generator.
             RunError: the folder has no checkpoint.
         """
-        path = Path(path)
+        path = painter_path(path)
         if path.is_dir():
             run = load_run(path, best=best)
             return cls(run.generator(), _card(run), device, run.notes)
@@ -155,7 +160,7 @@ class Generator:
                     )
                 card = json.loads(metadata["card"])
                 tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 — not a dict
-            net = GeneratorNet(card["size"], card["latent"], card["width"])
+            net = _net(card)
             net.load_state_dict(tensors, strict=False)
             missing = set(net.state_dict()) - set(tensors)
             missing = {name for name in missing if not name.endswith("num_batches_tracked")}
@@ -169,52 +174,117 @@ class Generator:
             raise WeightsError(f"{path} is damaged, or no generator: {error}") from None
         return cls(net, card, device)
 
-    def sample(self, count: int, *, seed: int = 0) -> Tensor:
+    def sample(self, count: int, *, seed: int = 0, truncation: float = 1.0) -> Tensor:
         """New pictures.
 
         Args:
             count: how many.
             seed: of the latents; picture i is the same whatever the count.
+            truncation: how far from the mean picture: 1 as trained, 0 only that, up to 2; see
+                `impasto.gan.style.Mapping`.
 
         Returns:
             float32 `(count, 3, side, side)`, sRGB in [0, 1], on the CPU.
 
         Raises:
-            SettingsError: the count is not above 0.
+            SettingsError: the count is not above 0, or it is no generator with a truncation.
         """
         if count < 1:
             raise SettingsError(f"the number of pictures is {count}; it is at least 1")
-        return self.paint(latents(count, self.net.latent, seed))
+        return self.paint(latents(count, self.net.latent, seed), truncation=truncation)
 
     @torch.no_grad()
-    def paint(self, z: Tensor) -> Tensor:
+    def paint(self, z: Tensor, *, truncation: float = 1.0) -> Tensor:
         """The pictures of latents `(N, latent)`: float32 `(N, 3, side, side)` in [0, 1]."""
-        painted = [
-            self.net(part.to(self.device)).float().add_(1).div_(2).clamp_(0, 1).cpu()
-            for part in torch.split(z, BATCH)
-        ]
-        return torch.cat(painted)
+        if isinstance(self.net, StyleGenerator) or truncation != 1:
+            return self.paint_styles(self.styles(z, truncation=truncation))
+        return torch.cat(
+            [_pixels(self.net(part.to(self.device))) for part in torch.split(z, BATCH)]
+        )
 
-    def walk(self, frames: int, *, stops: int = 6, seed: int = 0) -> Iterator[Tensor]:
+    @torch.no_grad()
+    def styles(self, z: Tensor, *, truncation: float = 1.0) -> Tensor:
+        """The styles of latents `(N, latent)`: `(N, n, latent)`, one for each convolution.
+
+        Raises:
+            SettingsError: its networks have no styles, or the truncation is out of range.
+        """
+        net = self.style_net
+        if not 0 <= truncation <= 2:
+            raise SettingsError(f"truncation is {truncation:g}; it is a number from 0 to 2")
+        w = net.mapping.truncated(net.mapping(z.to(self.device)), truncation)
+        return net.broadcast(w).cpu()
+
+    @torch.no_grad()
+    def paint_styles(self, w: Tensor) -> Tensor:
+        """The pictures of styles `(N, n, latent)`: float32 `(N, 3, side, side)` in [0, 1]."""
+        net = self.style_net
+        painted = [net.synthesis(part.to(self.device)) for part in torch.split(w, BATCH)]
+        return torch.cat([_pixels(x) for x in painted])
+
+    @property
+    def style_net(self) -> StyleGenerator:
+        """Its network.
+
+        Raises:
+            SettingsError: it is not a style-based one.
+        """
+        if not isinstance(self.net, StyleGenerator):
+            raise SettingsError(
+                "this is a generator of --arch dcgan, which has no styles: only one of --arch "
+                "style can truncate, mix and project"
+            )
+        return self.net
+
+    def mix(self, coarse: Tensor, fine: Tensor, side: int) -> Tensor:
+        """The styles of one picture, and from some side on those of another.
+
+        Args:
+            coarse: `(N, n, latent)`, for the blocks of less than
+            side: px, a power of two from 8; more than that of the pictures changes nothing.
+            fine: the same shape, for the blocks from `side` on.
+
+        Returns:
+            The same shape.
+        """
+        first = max(0, 2 * (side.bit_length() - 3) - 1)  # 4 px has one convolution, others two
+        return torch.cat((coarse[:, :first], fine[:, first:]), 1)
+
+    def walk(
+        self, frames: int, *, stops: int = 6, seed: int = 0, truncation: float = 1.0
+    ) -> Iterator[Tensor]:
         """A smooth loop through latents, one picture `(1, 3, side, side)` in [0, 1] at a time.
 
         Between two stops the latent turns on a great circle, so that it keeps the length that
-        latents of N(0, 1) have (White 2016, section 2.1), with no kink at the stops' pace.
+        latents of N(0, 1) have (White 2016, section 2.1), with no kink at the stops' pace. A
+        style-based generator goes straight from style to style.
         """
         marks = latents(stops, self.net.latent, seed)
+        styles = None
+        if isinstance(self.net, StyleGenerator) or truncation != 1:
+            styles = self.styles(marks, truncation=truncation)
         for frame in range(frames):
             place = frame / frames * stops
             i = int(place)
-            yield self.paint(_turned(marks[i], marks[(i + 1) % stops], place - i)[None])
+            j, share = (i + 1) % stops, _eased(place - i)
+            if styles is None:
+                yield self.paint(_turned(marks[i], marks[j], share)[None])
+            else:
+                yield self.paint_styles(torch.lerp(styles[i], styles[j], share)[None])
 
-    def export(self, path: StrPath) -> None:
+    def export(self, path: StrPath, *, half: bool = False) -> None:
         """Writes it as one safetensors file with its card: what others load.
+
+        Args:
+            path: of the file.
+            half: whether the weights are stored in float16: half the size.
 
         Raises:
             ImpastoError: the file cannot be written.
         """
+        dtype = torch.float16 if half else torch.float32
         tensors = {
-            name: tensor.detach().cpu().contiguous()
+            name: tensor.detach().to("cpu", dtype).contiguous()
             for name, tensor in self.net.state_dict().items()
             if tensor.is_floating_point()
         }
@@ -229,10 +299,26 @@ def _card(run: Run) -> dict[str, Any]:
     return {"images": run.seen, **record}
 
 
+def _net(card: Mapping[str, Any]) -> AnyGenerator:
+    """The network that a card tells of, with fresh weights."""
+    if card.get("arch") == "style":
+        return StyleGenerator(card["size"], card["latent"], card["channels"], card["mapping"])
+    return GeneratorNet(card["size"], card["latent"], card["width"])
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """Pictures from [-1, 1] to [0, 1], on the CPU."""
+    return x.float().add(1).div_(2).clamp_(0, 1).cpu()
+
+
+def _eased(share: float) -> float:
+    """A share of the way, slower at both ends."""
+    return share * share * (3 - 2 * share)
+
+
 def _turned(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """From `a` to `b` on a great circle; the pace eases in and out at the ends."""
-    eased = share * share * (3 - 2 * share)
+    """From `a` to `b` on a great circle."""
     cosine = torch.dot(a, b) / (a.norm() * b.norm())
     angle = torch.arccos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
-    first, second = torch.sin((1 - eased) * angle), torch.sin(eased * angle)
+    first, second = torch.sin((1 - share) * angle), torch.sin(share * angle)
     return (first * a + second * b) / torch.sin(angle)

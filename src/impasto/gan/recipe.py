@@ -1,4 +1,7 @@
-"""One step of a GAN's training, and everything in it that has a state."""
+"""One step of the classic GAN's training, and everything in it that has a state.
+
+That of the style-based networks, in `style_recipe`, is made of the same parts.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,21 +16,39 @@ from impasto.gan.losses import LOSSES, gradient_penalty, zero_centred_penalty
 from impasto.gan.networks import Discriminator, GeneratorNet
 from impasto.gan.pictures import Pictures
 from impasto.gan.settings import GanSettings
+from impasto.gan.style import StyleDiscriminator, StyleGenerator
 from impasto.parallel import ALONE, World, synchronise_norms
 from impasto.seeds import derive_seed
 from impasto.shuffle import Shuffle
 from impasto.trainer import Moment, Part
 
-__all__ = ["GanRecipe", "Pace", "latents", "make_discriminator", "make_generator"]
+__all__ = [
+    "AnyDiscriminator",
+    "AnyGenerator",
+    "GanRecipe",
+    "Pace",
+    "frozen",
+    "latents",
+    "make_discriminator",
+    "make_generator",
+    "spread",
+]
+
+AnyGenerator = GeneratorNet | StyleGenerator
+AnyDiscriminator = Discriminator | StyleDiscriminator
 
 
-def make_generator(settings: GanSettings) -> GeneratorNet:
+def make_generator(settings: GanSettings) -> AnyGenerator:
     """The generator of these settings, with fresh weights from torch's global generator."""
+    if settings.arch == "style":
+        return StyleGenerator(settings.size, settings.latent, settings.channels, settings.mapping)
     return GeneratorNet(settings.size, settings.latent, settings.width)
 
 
-def make_discriminator(settings: GanSettings) -> Discriminator:
+def make_discriminator(settings: GanSettings) -> AnyDiscriminator:
     """The discriminator of these settings, with fresh weights from torch's global generator."""
+    if settings.arch == "style":
+        return StyleDiscriminator(settings.size, settings.channels)
     return Discriminator(settings.size, settings.width, settings.recipe.norm)
 
 
@@ -149,19 +170,19 @@ class GanRecipe:
 
         # 3. The generator deceives it.
         if generating:
-            with _frozen(self.discriminator):
+            with frozen(self.discriminator):
                 with at.autocast():
                     judged = self._judge(fake, at, "generator")
                     pair = self._judge(real, at, "generator") if self._loss.pairs else None
                 loss = self._loss.generator(judged, pair)
-                self._descend("generator", loss)
+                self._descend("generator", loss, at)
             metrics["generator"] = (
                 loss * recipe.critic_steps
             )  # so that the mean over steps is right
             if self.average:
                 self.average.update(self.generator, settings.batch * recipe.critic_steps)
         if self._portion > 1:
-            metrics["spread"] = _spread(fake) / _spread(real).clamp(min=1e-6)
+            metrics["spread"] = spread(fake) / spread(real).clamp(min=1e-6)
         return metrics
 
     def _real(self, at: Moment) -> Tensor:
@@ -202,41 +223,60 @@ class GanRecipe:
                 penalty = gradient_penalty(self.discriminator, real, fake, mix)
             metrics["penalty"] = penalty
             loss = loss + recipe.gradient_penalty * penalty
-        self._descend("discriminator", loss)
+        self._descend("discriminator", loss, at)
         return metrics
 
     def _judge(self, x: Tensor, at: Moment, purpose: str) -> Tensor:
         """The discriminator's logits of pictures, augmented as the settings say."""
-        policy = self.settings.augment
-        if policy:
-            source = torch.Generator().manual_seed(
-                derive_seed(self.settings.seed, "augment", purpose, at.seen)
-            )
-            first = self.world.rank * self._portion
-            draws = draw(self.settings.batch, self.settings.size, policy, source, "cpu")
-            x = augment(x, draws.rows(first, first + self._portion).to(x.device))
-        logits: Tensor = self.discriminator(x)
+        logits: Tensor = self.discriminator(self._augmented(x, at, purpose))
         return logits
 
-    def _descend(self, name: str, loss: Tensor) -> None:
+    def _augmented(self, x: Tensor, at: Moment, purpose: str, share: float = 1.0) -> Tensor:
+        """Pictures as the discriminator is shown them.
+
+        Args:
+            x: this process's rows of the batch.
+            at: the moment, from which the draws follow, with
+            purpose: what they are shown for.
+            share: of the pictures that are augmented at all.
+        """
+        policy = self.settings.augment
+        if not policy or not share:
+            return x
+        source = torch.Generator().manual_seed(
+            derive_seed(self.settings.seed, "augment", purpose, at.seen)
+        )
+        first = self.world.rank * self._portion
+        draws = draw(self.settings.batch, self.settings.size, policy, source, "cpu")
+        if share < 1:
+            chosen = torch.rand(self.settings.batch, generator=source) < share
+            draws = draws.only(chosen, self.settings.size)
+        return augment(x, draws.rows(first, first + self._portion).to(x.device))
+
+    def _descend(self, name: str, loss: Tensor, at: Moment) -> None:
         optimizer = self._optimizers[name]
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         network = self.generator if name == "generator" else self.discriminator
         self.world.mean_gradients(network.parameters())
+        rate, betas = self._rates(at)
         for group in optimizer.param_groups:
-            group["lr"] = self._recipe.lr * self.pace.scale
+            group["lr"], group["betas"] = rate * self.pace.scale, betas
         optimizer.step()
+
+    def _rates(self, at: Moment) -> tuple[float, tuple[float, float]]:  # noqa: ARG002
+        """Adam's rate and the decays of its moments."""
+        return self._recipe.lr, (self._recipe.beta1, self._recipe.beta2)
 
 
 @torch.no_grad()
-def _spread(x: Tensor) -> Tensor:
+def spread(x: Tensor) -> Tensor:
     """How far the pictures of a batch are from each other: their mean standard deviation."""
     return x[..., ::4, ::4].float().std(0).mean()
 
 
 @contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
+def frozen(module: nn.Module) -> Iterator[None]:
     """While gradients pass through a network and not into it."""
     module.requires_grad_(False)
     try:

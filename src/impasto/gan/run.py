@@ -23,22 +23,30 @@ from typing import Any, Final
 import torch
 from PIL import Image
 
+from impasto.checkpoints import checkpoints
 from impasto.compute import choose_device, choose_dtype
-from impasto.errors import SettingsError
-from impasto.files import write_bytes_atomic, write_text_atomic
+from impasto.errors import RunError, SettingsError
+from impasto.files import StrPath, write_bytes_atomic, write_text_atomic
 from impasto.film import write_frames
 from impasto.gan import sheets
 from impasto.gan.features import nearest
-from impasto.gan.generator import BEST, Generator
+from impasto.gan.generator import BEST, Generator, Run, load_run
 from impasto.gan.pictures import Pictures
 from impasto.gan.recipe import GanRecipe, make_generator
 from impasto.gan.scores import Judge
 from impasto.gan.settings import GanSettings, ScoreSettings
+from impasto.gan.style import (
+    StyleDiscriminator,
+    StyleGenerator,
+    grow_discriminator,
+    grow_generator,
+)
+from impasto.gan.style_recipe import make_recipe
 from impasto.images import open_image, save_image
 from impasto.parallel import ALONE, World
 from impasto.trainer import LOG, Length, Report, train
 
-__all__ = ["GanProgress", "train_gan"]
+__all__ = ["GanProgress", "train_gan", "trained"]
 
 SCORES: Final = "scores.jsonl"
 SNAPSHOTS: Final = "snapshots"
@@ -46,7 +54,7 @@ GRID: Final = 64
 """Pictures in a grid."""
 
 LOG_STEPS: Final = 10
-"""Steps from one line of the log to the next."""
+"""Steps from one line of the log to the next; where penalties are not in each, steps with one."""
 
 COLLAPSED: Final = 0.1
 """The generated pictures differ from each other by less than this share of what real ones do."""
@@ -99,6 +107,7 @@ def train_gan(
     world: World = ALONE,
     stop: Callable[[], bool] = lambda: False,
     scoring: ScoreSettings | None = ScoreSettings(),  # noqa: B008 — frozen
+    warm_start: StrPath | None = None,
 ) -> Iterator[GanProgress]:
     """Trains a GAN until it has seen `settings.images` pictures.
 
@@ -110,6 +119,9 @@ def train_gan(
         world: the processes that train together; only the first draws and scores.
         stop: asked after every step: whether to save and end here.
         scoring: how snapshots are scored; None for no scores.
+        warm_start: the folder of a style-based run whose best networks this one begins with; they
+            have the same channels, and pictures of this size or less. Not looked at when a run goes
+            on.
 
     Yields:
         `GanProgress`, at the beginning, after every line of the log, and at the end.
@@ -119,12 +131,14 @@ def train_gan(
     """
     device = world.device if world.device.type == "cuda" else choose_device(settings.device)
     dtype = choose_dtype(device, settings.precision)
-    recipe = GanRecipe(settings, pictures, device, world)
+    recipe = make_recipe(settings, pictures, device, world)
+    if warm_start is not None and not checkpoints(folder):
+        _warm(recipe, load_run(warm_start))
     batch = settings.batch
     length = Length(
         settings.images,
         batch,
-        LOG_STEPS * batch,
+        LOG_STEPS * batch * max(1, settings.penalty_every),
         settings.snapshot_every,
         settings.seed,
         fixed=False,
@@ -157,6 +171,38 @@ def train_gan(
             yield GanProgress(
                 report.seen, report.total, report.metrics, rate, notes, scores, tuple(files)
             )
+
+
+def trained(recipe: GanRecipe, seen: int) -> Generator:
+    """A copy of the generator in training that paints, after so many pictures."""
+    settings = recipe.settings
+    state = recipe.painter.state_dict()
+    copy = make_generator(settings)
+    copy.load_state_dict({name: tensor.float().cpu() for name, tensor in state.items()})
+    return Generator(copy, {"images": seen, **settings.record()}, recipe.device)
+
+
+def _warm(recipe: GanRecipe, run: Run) -> None:
+    """Gives a recipe the networks of a run.
+
+    Raises:
+        RunError: they do not fit.
+    """
+    generator, discriminator = recipe.generator, recipe.discriminator
+    if not isinstance(generator, StyleGenerator) or run.settings.arch != "style":
+        raise RunError("only a run of --arch style can begin with another, and that one too")
+    assert isinstance(discriminator, StyleDiscriminator)
+    small, judge = run.generator(average=False), run.discriminator()
+    assert isinstance(small, StyleGenerator)
+    assert isinstance(judge, StyleDiscriminator)
+    grow_generator(generator, small)
+    grow_discriminator(discriminator, judge)
+    if recipe.average:
+        mean, average = run.generator(), recipe.average.module
+        assert isinstance(mean, StyleGenerator)
+        assert isinstance(average, StyleGenerator)
+        average.load_state_dict(generator.state_dict())
+        grow_generator(average, mean)
 
 
 class _Pace:
@@ -214,7 +260,7 @@ class _Album:
         done = [line for line in lines if line["images"] == report.seen]
         scores: Mapping[str, Any] | None = done[0] if done else None
         fresh = not made.exists()
-        generator = self._generator(report.seen)
+        generator = trained(self.recipe, report.seen)
         if fresh:
             painted = sheets.tiles(generator.sample(GRID, seed=self.recipe.settings.seed))
             real = self._training(16)
@@ -234,13 +280,6 @@ class _Album:
         if finished:
             files += self._finish(generator)
         return files, scores, notes
-
-    def _generator(self, seen: int) -> Generator:
-        settings = self.recipe.settings
-        state = self.recipe.painter.state_dict()
-        copy = make_generator(settings)
-        copy.load_state_dict({name: tensor.float().cpu() for name, tensor in state.items()})
-        return Generator(copy, {"images": seen, **settings.record()}, self.recipe.device)
 
     def _training(self, count: int) -> list[Any]:
         """Some training pictures, evenly spread."""
