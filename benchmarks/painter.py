@@ -185,7 +185,7 @@ def compare(folder: Path, beside: Path, *, pace: bool) -> None:
     if measured[0] != measured[1]:
         print("warning: measured on other features or paintings, so these KIDs do not compare")
     elif None in (keys := [key_of(each) for each in (folder, beside)]) or keys[0] != keys[1]:
-        print("each is measured on squares of its own; --data scores both on the same")
+        print("each was measured on its own squares, which may differ; --data takes the same")
     ours, theirs = run.best(), other.best()
     assert ours is not None
     assert theirs is not None

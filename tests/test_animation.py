@@ -531,7 +531,7 @@ def test_what_is_no_animation(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.tif", "a.bmp"):
         save(tmp_path / name, photo())
         assert animated_suffix(tmp_path / name) is None
-        with pytest.raises(ImageError, match="an animation is a GIF, WebP or PNG"):
+        with pytest.raises(ImageError, match="it is no GIF, WebP or PNG"):
             open_animation(tmp_path / name)
     for name in ("a.png", "a.gif", "a.webp"):
         save(tmp_path / name, photo())

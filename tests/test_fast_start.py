@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,12 @@ import torch
 import impasto
 import pictures
 from impasto import weights
-from impasto.errors import SettingsError
+from impasto.errors import RunError, SettingsError, WeightsError
+from impasto.fast.export import export_onnx
+from impasto.fast.painting import Part, paint
 from impasto.fast.style import FastStyle
+from impasto.foreign import Weights, write_weights
+from impasto.progress import Progress, Result
 from impasto.records import read_settings
 from impasto.sources import samples
 from pictures import Program
@@ -131,3 +136,108 @@ def test_the_style_arrives(fast: FastStyle) -> None:
         painted = fast.stylize(photo, fast.style(sample(name)))
         assert distance(painted, name) < 0.5 * distance(photo, name)
         assert min(names, key=lambda other: distance(painted, other)) == name
+
+
+# --- What a second reader found -------------------------------------------------------------------
+
+
+def test_inference_mode_ends_with_each_step() -> None:
+    def job() -> Generator[Progress, None, Result]:
+        return impasto.iter_transfer(sample("astronaut", 64), sample("strokes", 64), method="fast")
+
+    one, other = job(), job()
+    next(one)
+    next(other)
+    assert not torch.is_inference_mode_enabled()
+    for each in (*one, *other):
+        assert not torch.is_inference_mode_enabled()
+        each.record()
+    made = impasto.transfer(sample("astronaut", 64), sample("strokes", 64), steps=2, scales=1)
+    assert made.settings["steps"] == 2
+
+
+def test_features_are_mixed_and_not_pixels(fast: FastStyle) -> None:
+    photo, style = sample("astronaut"), fast.style(sample("strokes"))
+    half, whole = (fast.stylize(photo, style, strength=s) for s in (0.25, 0.5))
+    towards = whole - photo
+    share = float(((half - photo) * towards).sum() / towards.square().sum())
+    blend = photo + share * towards
+    assert 0.1 < share < 0.9
+    assert float((half - blend).square().mean()) > 0.05 * float((half - photo).square().mean())
+
+
+def test_tiles_agree_where_a_photo_is_flat(fast: FastStyle) -> None:
+    photo = sample("astronaut", 384).clone()
+    photo[..., :150, :] = torch.linspace(0.6, 0.4, 150)[:, None]
+    part = Part(fast.style(sample("strokes")))
+
+    def painted(side: int | None) -> torch.Tensor:
+        result = torch.empty_like(photo)
+
+        def read(top: int, left: int, bottom: int, right: int) -> torch.Tensor:
+            return photo[..., top:bottom, left:right]
+
+        def write(top: int, left: int, x: torch.Tensor) -> None:
+            result[..., top : top + x.shape[-2], left : left + x.shape[-1]] = x
+
+        for _ in paint(fast.network, read, write, (384, 384), [part], side=side):
+            pass
+        return result
+
+    assert float((painted(64) - painted(None)).abs().max()) < 1e-3
+
+
+def test_the_file_for_onnx_agrees_where_features_are_flat(fast: FastStyle, tmp_path: Path) -> None:
+    assert 0 < export_onnx(fast, tmp_path / "fast.onnx") < 1e-3
+    broken = FastStyle.load()
+    broken.network.decoder.out.conv.bias[0] = torch.nan  # type: ignore[index]
+    with pytest.raises(RunError, match="differs from torch"):
+        export_onnx(broken, tmp_path / "broken.onnx")
+    assert not (tmp_path / "broken.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda f, x, s: f.stylize(x * 255, s), "is in"),
+        (lambda f, x, s: f.stylize(x * torch.nan, s), "is in"),
+        (lambda f, x, s: f.stylize(x, "painting.jpg"), "make one with"),
+        (lambda f, x, s: f.stylize(x, s, strength="0.5"), "strength is"),
+        (lambda f, x, s: f.stylize(x, s, strength=torch.nan), "strength is"),
+        (lambda f, x, s: f.style(x, size=0), "size is 0"),
+        (lambda f, x, s: f.style(x, size="full"), "size is 'full'"),
+        (lambda f, x, s: f.style(x, mask=torch.zeros_like(x[:, :1])), "not all 0"),
+        (lambda f, x, s: f.style(x, mask=torch.ones(64, 64)), "a mask is"),
+        (lambda f, x, s: FastStyle.load(device="quark"), "device is 'quark'"),
+    ],
+)
+def test_what_the_library_refuses(
+    fast: FastStyle, wrong: Callable[..., object], message: str
+) -> None:
+    x = sample("astronaut", 64)
+    with pytest.raises(SettingsError, match=message):
+        wrong(fast, x, fast.style(x))
+
+
+def test_weights_that_are_no_numbers_are_refused(fast: FastStyle, tmp_path: Path) -> None:
+    file = weights.read_weights(weights.weights_path("fast"))
+    tensors = {name: tensor.clone() for name, tensor in file.tensors.items()}
+    next(iter(tensors.values())).view(-1)[0] = torch.inf
+    write_weights(tmp_path / "bad.safetensors", Weights(tensors, file.metadata))
+    with pytest.raises(WeightsError, match="no finite numbers"):
+        FastStyle.load(tmp_path / "bad.safetensors")
+
+
+def test_flags_of_losses_are_refused(run: Program) -> None:
+    fast = ("transfer", "photo.png", "-s", "style.png", "-o", "o.png", "--method", "fast")
+    assert "--plot shows losses" in run.bad(*fast, "--plot", "p.png")
+    said = run.bad("transfer", "photo.png", "-s", "style.png", "-o", "o.png", "--encoder", "fast")
+    assert "--method fast" in said
+
+
+def test_a_still_picture_can_become_a_gif_of_one_frame(run: Program) -> None:
+    run.good("transfer", "photo.png", "-s", "style.png", "-o", "o.gif", "--method", "fast")
+    assert pictures.load(run.folder / "o.gif").shape[:2] == (32, 40)
+    pictures.save(run.folder / "still.jpg", pictures.photo())
+    said = run.bad("transfer", "still.jpg", "-s", "style.png", "-o", "p.gif", "--method", "fast")
+    assert "another suffix than .gif" in said

@@ -182,14 +182,11 @@ def test_the_optimiser_paints_the_first_frame(here: Program) -> None:
     assert "anim.webp is animated: add --method fast" in line
 
 
-def test_a_still_picture_is_no_gif(here: Program) -> None:
+def test_a_still_picture_becomes_a_gif_of_one_frame(here: Program) -> None:
     Image.fromarray(photo()).save(here.folder / "still.gif")
     for name in ("photo.png", "still.gif"):
-        line = here.bad("transfer", name, *STYLE, "-o", "out.gif", *FAST)
-        assert line == (
-            "impasto: cannot write out.gif: .gif is not a suffix it can have; "
-            "use one of .png, .jpg, .jpeg, .webp, .tif, .tiff"
-        )
+        here.good("transfer", name, *STYLE, "-o", "out.gif", *FAST, "--overwrite")
+        assert len(open_animation(here.folder / "out.gif").durations) == 1
     told = here.good("transfer", "still.gif", *STYLE, "-o", "out/", *FAST)
     assert "animated" not in told.err
     assert [path.name for path in (here.folder / "out").iterdir()] == ["still.png"]
@@ -333,10 +330,11 @@ def test_format_in_a_folder(here: Program) -> None:
     told = here.good("transfer", "anim.gif", *STYLE, "-o", "c/", *FAST, "--format", "jpg")
     assert "its first frame is painted" in told.err
     assert pictures.load(here.folder / "c" / "anim.jpg").shape == (32, 40, 3)
-    line = here.bad(
-        "transfer", "anim.gif", "photo.png", *STYLE, "-o", "d/", *FAST, "--format", "gif"
-    )
-    assert "cannot write d/photo.gif: .gif is not a suffix it can have" in line
+    pictures.save(here.folder / "still.jpg", photo())
+    told = here("transfer", "anim.gif", "still.jpg", *STYLE, "-o", "e/", *FAST, "--format", "gif")
+    assert told.code == 2
+    assert "it is no GIF, WebP or PNG; for a still picture give OUT another suffix" in told.err
+    assert [path.name for path in (here.folder / "e").iterdir()] == ["anim.gif"]
     line = here.bad("transfer", "anim.gif", *STYLE, "-o", "d/", "--format", "gif")
     assert "the format is 'gif'; it can be png" in line
     assert not (here.folder / "d").exists()

@@ -166,7 +166,10 @@ def open_animation(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Animation:
         with regular_file(path, max_pixels) as file:
             data = file.read()
         if not _can_be_animated(data[:12]):
-            raise ImageError(f"cannot read {name}: an animation is a GIF, WebP or PNG")
+            raise ImageError(
+                f"cannot read {name} as an animation: it is no GIF, WebP or PNG; for a still "
+                "picture give OUT another suffix than .gif"
+            )
         frames = _Frames(name, data, max_pixels)
         durations: list[int] = []
         for decoded, duration in frames.decoded():

@@ -105,7 +105,7 @@ def _task(photo: Source, out: Path, frames: bool) -> Task:
             f"{photo.path.name} is animated: add --method fast, which paints all of its frames, "
             "or give another suffix for the first one"
         )
-    return Task(photo, out, kind, can and kind is not None)
+    return Task(photo, out, kind, can and (kind is not None or suffix == ".gif"))
 
 
 def check_output(

@@ -81,6 +81,8 @@ def run_transfer(
         check_output(task.out, inputs, make_folder=batch, animated=task.animated)
         if task.animated:
             _check_moving(task.photo.path, common)
+    if settings.method == "fast" and common.plot is not None:
+        raise SettingsError("--plot shows losses, and method fast has none; leave it out")
     if not batch:
         check_replaceable(tasks[0].out, common)
 

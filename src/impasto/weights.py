@@ -135,6 +135,8 @@ def load_weights(name: str | Path) -> WeightFile:
     if classic is not None:
         prepare(classic)
     file = read_weights(weights_path(name), None if classic is None else check_classic(classic))
+    if file.metadata.get("kind") == "fast":
+        raise WeightsError(f"{file.path.stem} paints in one pass and does not look: --method fast")
     if "plan" not in file.metadata:
         raise WeightsError(f"{file.path} is no encoder: its metadata has no 'plan'")
     return file

@@ -342,4 +342,10 @@ def paint(
         The share of the work that is done, 0 to 1.
     """
     with torch.inference_mode():
-        yield from _Work(net, read, size, parts, amount, side).run(write)
+        work = _Work(net, read, size, parts, amount, side).run(write)
+    while True:
+        with torch.inference_mode():  # never while the caller has its turn
+            done = next(work, None)
+        if done is None:
+            return
+        yield done

@@ -1,5 +1,6 @@
 """Means and covariances of features, and the transform that gives features those of another."""
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -55,12 +56,25 @@ def statistics(features: Tensor, weight: Tensor | None = None) -> Statistics:
         if weight is None:
             mean = x.mean(2)
             x = x - mean[..., None]
-            return Statistics(mean, x @ x.mT / x.shape[2])
+            return Statistics(mean, _products(x, x) / x.shape[2])
         share = weight.float().flatten(2)
         share = share / share.sum(2, keepdim=True)
         mean = (x * share).sum(2)
         x = x - mean[..., None]
-        return Statistics(mean, (x * share) @ x.mT)
+        return Statistics(mean, _products(x * share, x))
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """Products a bᵀ, `(N, C, C)`, of `(N, C, positions)`, as exact as its float32 can hold.
+
+    What is nearly flat is amplified later, and its rounding with it. So some products of fewer
+    positions are added up in float64; an exported network does all of it in float64.
+    """
+    if torch.compiler.is_compiling():
+        return (a.double() @ b.double().mT).float()
+    parts = math.gcd(a.shape[2], 16)
+    a, b = (x.view(*x.shape[:2], parts, -1).transpose(1, 2) for x in (a, b))
+    return (a @ b.mT).double().sum(1).float()
 
 
 def blend(parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
@@ -100,9 +114,9 @@ def transfer_matrix(
     traces = C.diagonal(dim1=1, dim2=2).mean(1) + S.diagonal(dim1=1, dim2=2).mean(1)
     floor = (room * traces / 2 + 1e-8)[:, None, None] * torch.eye(C.shape[-1], device=C.device)
     with in_float32(C):
-        root, _ = _roots(S + floor)
-        _, inverse = _roots(C + floor)
-        return root @ inverse
+        root, _ = _roots((S + floor).double())
+        _, inverse = _roots((C + floor).double())
+        return (root @ inverse).float()
 
 
 def _shrunk(covariance: Tensor, share: float) -> Tensor:
@@ -118,7 +132,7 @@ def _roots(A: Tensor) -> tuple[Tensor, Tensor]:
     batches, has gradients where eigenvalues meet, and can be exported.
     """
     norm = A.square().sum((1, 2), keepdim=True).sqrt()
-    eye = torch.eye(A.shape[-1], device=A.device)
+    eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     Y, Z = A / norm, eye.expand_as(A)
     for _ in range(ITERATIONS):
         T = 1.5 * eye - 0.5 * (Z @ Y)

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, overload
+from typing import Final, Protocol, get_args, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from impasto.compute import choose_device
 from impasto.encoder import Encoder
 from impasto.errors import SettingsError, WeightsError
 from impasto.fast.network import STRIDE, FastNetwork, StyleCode
@@ -17,6 +18,7 @@ from impasto.fast.painting import Part, paint
 from impasto.images import Picture
 from impasto.inputs import PictureLike, as_picture
 from impasto.pyramid import resample_picture
+from impasto.settings import DeviceName
 from impasto.weights import bundled, check_sha256, read_weights, weights_path
 
 __all__ = ["TILE", "Canvas", "FastStyle", "PixelCanvas", "TensorCanvas", "amounts"]
@@ -50,6 +52,7 @@ class FastStyle:
 
         Raises:
             WeightsError: the file is missing, damaged or of another kind.
+            RunError: there is no such device here.
         """
         if name == "fast" and not any(stem.startswith("fast-") for stem in bundled()):
             raise WeightsError(
@@ -69,7 +72,9 @@ class FastStyle:
             raise WeightsError(f"{file.path} is damaged: its weights have other shapes") from None
         if unknown or set(missing) - {"noise"}:
             raise WeightsError(f"{file.path} is damaged: weights are missing, or too many")
-        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if not all(bool(tensor.isfinite().all()) for tensor in file.tensors.values()):
+            raise WeightsError(f"{file.path} is damaged: some of its weights are no finite numbers")
+        network = network.to(_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(network, name=file.name, sha256=file.sha256)
 
     @property
@@ -87,11 +92,21 @@ class FastStyle:
             size: its long side is brought to this before it is looked at, px: as long as that of
                 the picture to be painted gives strokes of their own size relative to it. It is
                 never enlarged.
-            mask: where in the painting the style is taken from, `(1, 1, H, W)` of its size, 0 to 1,
-                not all 0; None for all of it.
+            mask: where in the painting the style is taken from, `(1, 1, H, W)`, 0 to 1, not all 0;
+                of another size, it is resized; None for all of it.
+
+        Raises:
+            SettingsError: the size or the mask is not as it should be.
+            ImageError: the picture cannot be read.
         """
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise SettingsError(f"size is {size!r}; it is a long side in px, 1 or more")
         x = as_picture(picture).over_white().tensor()
         H, W = x.shape[-2:]
+        if mask is not None and (mask.shape[:2] != (1, 1) or not bool(mask.max() > 0)):
+            raise SettingsError(
+                f"a mask is (1, 1, {H}, {W}) and not all 0; this one is {tuple(mask.shape)}"
+            )
         scale = min(1.0, size / max(H, W))
         w, h = (max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (W, H))
         weight = None if mask is None else resample_picture(mask, (w, h)).to(self.device)
@@ -121,8 +136,10 @@ class FastStyle:
             A tensor for a tensor, of the same shape, on the CPU; else a `Picture` of the same size.
 
         Raises:
-            SettingsError: the strength or the picture is not as it should be.
+            SettingsError: the strength, the style or the picture is not as it should be.
         """
+        if not isinstance(style, StyleCode):
+            raise SettingsError("the style is no StyleCode; make one with .style(picture), once")
         if isinstance(picture, Tensor):
             return self.painted(picture, [Part(style)], strength)
         given = as_picture(picture)
@@ -133,6 +150,11 @@ class FastStyle:
         if x.ndim != 4 or x.shape[:2] != (1, 3) or not x.is_floating_point() or not x.numel():
             raise SettingsError(
                 f"a picture is floats (1, 3, H, W) in [0, 1], not {x.dtype} {tuple(x.shape)}"
+            )
+        if not bool((x.min() >= -0.5) & (x.max() <= 1.5)):  # also if it has a NaN
+            raise SettingsError(
+                f"a picture is in [0, 1]; this one goes from {float(x.min()):g} to "
+                f"{float(x.max()):g}"
             )
         for amount in amounts(strength):
             result = torch.empty(x.shape)
@@ -166,13 +188,22 @@ class FastStyle:
         )
 
 
+def _device(device: torch.device | str) -> torch.device:
+    """A device that is here."""
+    name = str(device).partition(":")[0]
+    if name not in get_args(DeviceName):
+        raise SettingsError(f"device is {name!r}; it can be {', '.join(get_args(DeviceName))}")
+    found = choose_device(name)  # type: ignore[arg-type]
+    return torch.device(device) if name == found.type else found
+
+
 def amounts(strength: float) -> list[float]:
     """How far the features go in each pass over the picture.
 
     Raises:
         SettingsError: the strength is not from 0 to 1.
     """
-    if not 0 <= strength <= 1:
+    if not isinstance(strength, int | float) or not 0 <= strength <= 1:
         raise SettingsError(f"strength is {strength}; it goes from 0 to 1")
     first, second = min(1.0, 2 * strength), max(0.0, 2 * strength - 1)
     return [amount for amount in (first, second) if amount > 0]

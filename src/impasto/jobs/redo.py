@@ -188,6 +188,11 @@ def plan_redo(
     made = Plan(record, inputs, options, warnings)
     if "frames" in record and made.photo and made.photo.source:
         animation = open_animation(made.photo.source, max_pixels=max_pixels)
+        count, whole = record["frames"], len(animation.durations)
+        if count not in range(1, whole + 1) or (count < whole and not _is_partial(record)):
+            raise ImpastoError(
+                f"the record in {path} is damaged: it tells of {count!r} of {whole} frames"
+            )
         return replace(made, animation=animation)
     return made
 
