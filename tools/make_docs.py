@@ -194,7 +194,7 @@ def fast_gallery() -> Image.Image:
     """Four photos in six styles, each in one pass."""
     styles = [f"sample:{s}" for s in ("strokes", "stainedglass", "woodcut")]
     more = [f"sample:{s}" for s in ("inkwash", "pointillism", "marbling")]
-    sheet = impasto.grid(free_photos(), styles + more, method="fast", cell=300)
+    sheet = impasto.grid(free_photos(), styles + more, method="fast", cell=200)
     return sheet.pil()
 
 
