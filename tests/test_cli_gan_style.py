@@ -40,7 +40,8 @@ def here(run: Program, monkeypatch: pytest.MonkeyPatch) -> Program:
     models = run.folder / "models"
     models.mkdir()
     for path in weights.MODELS.iterdir():
-        (models / path.name).symlink_to(path)
+        if not path.stem.startswith("landscapes-"):
+            (models / path.name).symlink_to(path)
     for version in (1, 2):
         painter.export(models / f"landscapes-{version}.safetensors", half=True)
         digest = sha256_file(models / f"landscapes-{version}.safetensors")

@@ -14,8 +14,18 @@ from impasto.encoder import Encoder
 from impasto.fast.style import FastStyle
 from impasto.images import Picture
 from impasto.objectives import ContentTerm, Region, Styles, StyleTerm, make_objective
+from impasto.weights import read_weights
 from training import fast
-from training.fast import Judge, crops, other_colors, rate_at, relative
+from training.fast import (
+    Judge,
+    crops,
+    flattened,
+    in_cells,
+    in_few_colors,
+    other_colors,
+    rate_at,
+    relative,
+)
 
 TOY = [
     *("--widths", "4,4,8,8", "--batch", "2", "--side", "48", "--late-side", "64"),
@@ -61,6 +71,29 @@ def test_colours_change_in_half_of_the_pictures() -> None:
     assert changed.max() <= 1
     same = sum(bool(torch.equal(a, b)) for a, b in zip(x, changed, strict=True))
     assert 15 < same < 50
+
+
+def test_flat_styles_have_few_colours_and_hard_edges() -> None:
+    torch.manual_seed(2)
+    x = Picture(pictures.photo(96, 96)).tensor().repeat(24, 1, 1, 1)
+    for change, most in ((in_few_colors, 7), (in_cells, 121)):
+        counts = [len(torch.unique(made.flatten(1).T, dim=0)) for made in change(x)]
+        assert min(counts) >= 2
+        assert max(counts) <= most  # with the outline's
+        assert len(set(counts)) > 3
+
+
+def test_so_many_styles_are_made_flat_as_was_said() -> None:
+    torch.manual_seed(3)
+    x = Picture(pictures.photo(32, 32)).tensor().repeat(200, 1, 1, 1)
+    assert torch.equal(flattened(x, 0.0), x)
+    made = flattened(x, 0.4)
+    assert made.shape == x.shape
+    assert made.min() >= 0
+    assert made.max() <= 1
+    changed = (made != x).flatten(1).any(1)
+    assert 0.25 < changed.float().mean() < 0.55
+    assert torch.equal(made[~changed], x[~changed])
 
 
 def test_relative_errors_are_themselves_when_small_and_roots_when_large() -> None:
@@ -119,3 +152,26 @@ def test_a_run_learns_is_continued_and_can_be_used(
     assert sorted(path.name for path in (tmp_path / "whole").glob("sheet-*")) == [
         "sheet-0000048.png"
     ]
+
+
+def test_a_run_begins_with_an_earlier_network(data: Path, tmp_path: Path) -> None:
+    run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY]
+    run += ["--images", "2", "--rate", "1e-9"]
+    earlier = tmp_path / "first" / "fast.safetensors"
+    for name, flags in (
+        ("first", ["--seed", "5"]),
+        ("warm", ["--warm-start", str(earlier)]),
+        ("cold", []),
+    ):
+        fast.main([*run, "--out", str(tmp_path / name), *flags])
+    first, warm, cold = (
+        read_weights(tmp_path / name / "fast.safetensors") for name in ("first", "warm", "cold")
+    )
+    for name, tensor in first.tensors.items():
+        assert torch.allclose(warm.tensors[name], tensor, atol=1e-3), name
+    assert any(
+        not torch.allclose(cold.tensors[name], tensor, atol=1e-3)
+        for name, tensor in first.tensors.items()
+    )
+    recipe = json.loads(warm.metadata["recipe"])
+    assert recipe["warm_start"] == "fast.safetensors"

@@ -17,7 +17,8 @@ down a ripple. So one pass gives what many steps would. Beside it:
 - values outside of [0, 1] cost.
 
 A photo and a style are random crops at random scales, turned and mirrored; a style's colours are
-mixed by a random matrix, so that no palette is rare.
+mixed by a random matrix, so that no palette is rare. A share of the styles is made flat in colour
+and hard at its edges, as woodcuts, stained glass and posters are, of which paintings have few.
 """
 
 import dataclasses
@@ -34,6 +35,7 @@ from torch import Tensor, nn
 from impasto.average import Average
 from impasto.encoder import Encoder
 from impasto.fast.network import DEPTHS, FastNetwork
+from impasto.fast.style import FastStyle
 from impasto.files import atomic_path
 from impasto.foreign import Weights, write_weights
 from impasto.images import Picture, save_image
@@ -67,7 +69,9 @@ class Options:
         moments: weight of means and deviations.
         identity: weight of giving a photo back whose style is its own.
         own: share of the pictures whose style is their own.
+        flat: share of the styles that are made of flat colours.
         outside: weight of values outside of [0, 1].
+        warm_start: an exported network to begin with; empty for random weights.
         seed: of every random draw.
     """
 
@@ -82,7 +86,9 @@ class Options:
     moments: float = 1.0
     identity: float = 30.0
     own: float = 0.1
+    flat: float = 0.4
     outside: float = 10.0
+    warm_start: str = ""
     seed: int = 0
 
 
@@ -132,6 +138,93 @@ def other_colors(x: Tensor) -> Tensor:
     changed = changed.clamp(1e-4, 1) ** gamma
     chosen = torch.rand(N, 1, 1, 1, device=device) < 0.5
     return torch.where(chosen, changed, x).contiguous(memory_format=torch.channels_last)
+
+
+def in_few_colors(x: Tensor) -> Tensor:
+    """Each picture in two to six of its own colours, some with outlines, some hatched.
+
+    A pixel takes the nearest of the colours, after a blur of 1 to 9 px, so areas are flat and their
+    edges hard. Hatching puts stripes of the next colour into every second area, at an angle and a
+    width of its own.
+    """
+    made = []
+    for picture in x:
+        side, device = picture.shape[-1], x.device
+        width = 1 + 2 * int(torch.randint(0, 5, ()))
+        soft = F.avg_pool2d(picture[None], width, 1, width // 2, count_include_pad=False)[0]
+        count = int(torch.randint(2, 7, ()))
+        picked = torch.randint(0, side * side, (count,), device=device)
+        colors = picture.flatten(1)[:, picked].T  # (count, 3)
+        label = torch.cdist(soft.flatten(1).T, colors).argmin(1).view(side, side)
+        shown = label
+        if torch.rand(()) < 0.4:
+            shown = torch.where(
+                stripes(side, device) & (label % 2 == 0), (label + 1) % count, label
+            )
+        flat = colors[shown].permute(2, 0, 1)
+        made.append(outlined(flat, label) if torch.rand(()) < 0.4 else flat)
+    return torch.stack(made)
+
+
+def in_cells(x: Tensor) -> Tensor:
+    """Each picture in cells of one colour each, some with outlines: those nearest to a point."""
+    made = []
+    for picture in x:
+        side, device = picture.shape[-1], x.device
+        count = int(torch.randint(8, 120, ()))
+        points = torch.rand(count, 2, device=device) * side
+        axis = torch.arange(side, device=device, dtype=torch.float32) + 0.5
+        pixels = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
+        label = torch.cdist(pixels.view(-1, 2), points).argmin(1).view(side, side)
+        row, column = points.long().clamp(max=side - 1).T
+        flat = picture[:, row, column][:, label]
+        made.append(outlined(flat, label) if torch.rand(()) < 0.6 else flat)
+    return torch.stack(made)
+
+
+def stripes(side: int, device: torch.device) -> Tensor:
+    """Stripes of 3 to 11 px with as much between them, slightly bent: `(side, side)`, yes or no."""
+    axis = torch.arange(side, device=device, dtype=torch.float32)
+    angle, period, bend = torch.rand(3, device=device)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    across = x * (angle * math.pi).cos() + y * (angle * math.pi).sin()
+    along = y * (angle * math.pi).cos() - x * (angle * math.pi).sin()
+    waves = across + 12 * bend * (along / 40).sin()
+    on: Tensor = (waves * math.pi / (3 + 8 * period)).sin() > 0
+    return on
+
+
+def outlined(flat: Tensor, label: Tensor) -> Tensor:
+    """Areas with dark, or now and then bright, lines of 4 or 6 px between them.
+
+    Args:
+        flat: `(3, side, side)`.
+        label: of the area, `(side, side)`.
+    """
+    edge = torch.zeros_like(label, dtype=flat.dtype)
+    edge[:, 1:] += label[:, 1:] != label[:, :-1]
+    edge[1:] += label[1:] != label[:-1]
+    width = 3 + 2 * int(torch.randint(0, 2, ()))
+    line = F.max_pool2d(edge.clamp(max=1)[None, None], width, 1, width // 2)[0]
+    ink = flat.new_full((3, 1, 1), 0.08 if torch.rand(()) < 0.8 else 0.95)
+    return torch.lerp(flat, ink.expand_as(flat), line)
+
+
+def flattened(x: Tensor, share: float) -> Tensor:
+    """A share of the pictures in flat colours: three in five of few colours, others in cells.
+
+    They are drawn at twice the size, so that edges are smooth.
+    """
+    drawn = torch.rand(len(x), device=x.device)
+    made = x.clone(memory_format=torch.channels_last)
+    for change, taken in (
+        (in_few_colors, drawn < 0.6 * share),
+        (in_cells, (0.6 * share <= drawn) & (drawn < share)),
+    ):
+        if taken.any():
+            double = F.interpolate(x[taken], scale_factor=2, mode="bilinear", align_corners=False)
+            made[taken] = F.avg_pool2d(change(double), 2)
+    return made
 
 
 # --- What is learnt -------------------------------------------------------------------------------
@@ -224,6 +317,8 @@ class Recipe:
         torch.manual_seed(options.seed)
         exact = Encoder.load(OBJECTIVE.encoder)
         net = FastNetwork(exact, widths(options.widths)).to(device)
+        if options.warm_start:
+            net.load_state_dict(FastStyle.load(options.warm_start).network.state_dict())
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.judge = Judge(Encoder.load(OBJECTIVE.encoder, device=device, dtype=dtype))
         self.optimizer = torch.optim.Adam(
@@ -245,7 +340,7 @@ class Recipe:
         photos, _ = self.pictures.take(self._photos.indices(at.seen, N), at.device)
         styles, _ = self.pictures.take(self._styles.indices(at.seen, N), at.device)
         photos = crops(photos, side, turned=False)
-        styles = other_colors(crops(styles, side, turned=True))
+        styles = flattened(other_colors(crops(styles, side, turned=True)), options.flat)
         own = torch.rand(N, device=at.device) < options.own
         styles = torch.where(own[:, None, None, None], photos, styles)
         with torch.no_grad():
@@ -333,7 +428,9 @@ def export(net: FastNetwork, options: Options, path: Path, **facts: str) -> None
         "widths": options.widths,
         "encoder": net.encoder.name,
         "encoder_sha256": net.encoder.sha256,
-        "recipe": json.dumps(dataclasses.asdict(options)),
+        "recipe": json.dumps(
+            dataclasses.asdict(options) | {"warm_start": Path(options.warm_start).name}
+        ),
         **facts,
     }
     with atomic_path(path) as temporary:
