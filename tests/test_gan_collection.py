@@ -328,6 +328,14 @@ def test_a_sheet_shows_whole_pictures_in_rows(tmp_path: Path) -> None:
         thumbnails(report(torn))
 
 
+def test_a_sheet_shows_small_webps(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.webp" for number in range(3)]
+    for path in paths:
+        pictures.save(path, pictures.painting(40, 40))
+    pitch = collection.SHEET_CELL + 12
+    assert thumbnails(report(*paths)).size == (3 * pitch + 12, pitch + 12)
+
+
 def test_a_sheet_of_squares_shows_what_is_cut(tmp_path: Path) -> None:
     scroll = np.zeros((64, 256, 3), np.uint8)
     scroll[:, :, 0] = np.arange(256) // 64 * 60

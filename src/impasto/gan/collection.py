@@ -155,11 +155,6 @@ class Report:
         sides = sorted(min(one.size) for one in self.found)
         return (sides[0], sides[len(sides) // 2], sides[-1]) if sides else (0, 0, 0)
 
-    @property
-    def pixels(self) -> int:
-        """The pixels of the largest picture."""
-        return max((one.size[0] * one.size[1] for one in self.found), default=0)
-
     def lines(self) -> list[str]:
         """The report for a reader."""
         least, median, most = self.sides
@@ -383,7 +378,11 @@ def spread(count: int, total: int) -> NDArray[np.int64]:
 
 
 def thumbnails(
-    report: Report, cut: Callable[[Found], Sequence[Box]] | None = None, count: int = 48
+    report: Report,
+    cut: Callable[[Found], Sequence[Box]] | None = None,
+    count: int = 48,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Picture:
     """A sheet of pictures, evenly spread over all there are, each in a cell of 160 px.
 
@@ -391,6 +390,7 @@ def thumbnails(
         report: On the pictures; those that cannot be read any more are left out.
         cut: Gives the squares of a picture, to show these; None to show it whole.
         count: The most that are shown.
+        max_pixels: As for `survey`, which made the report.
 
     Raises:
         ImageError: There is none that can be shown.
@@ -402,7 +402,7 @@ def thumbnails(
     for place in spread(count, len(parts)).tolist():
         path, box = parts[place]
         try:
-            image = open_image(path, max_pixels=max(report.pixels, 1)).over_white().pil()
+            image = open_image(path, max_pixels=max_pixels).over_white().pil()
         except ImageError:
             continue
         if box:

@@ -69,7 +69,8 @@ def run_data(
     sys.stdout.write("\n".join(lines) + "\n")
     if sheet is not None:
         cutting = settings.tile or settings.crops
-        save_image(thumbnails(report, cut if cutting else None), sheet)
+        shown = thumbnails(report, cut if cutting else None, max_pixels=settings.max_pixels)
+        save_image(shown, sheet)
         sys.stdout.write(f"{sheet}\n")
     return DONE
 
