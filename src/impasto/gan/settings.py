@@ -119,7 +119,7 @@ STYLE_GPU: Final[Mapping[str, Any]] = MappingProxyType(
 """Those that are others on a GPU."""
 
 GAMMAS: Final[Mapping[int, tuple[float, float]]] = MappingProxyType(
-    {32: (0.1, 0.01), 64: (0.3, 0.03), 128: (3.0, 0.3), 256: (12.0, 1.2)}
+    {32: (0.1, 0.01), 64: (0.3, 0.03), 128: (0.6, 0.06), 256: (2.4, 0.24)}
 )
 """The weight of R1 and R2 by the side in px, first and last; see docs/gan.md."""
 
