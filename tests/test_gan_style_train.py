@@ -68,7 +68,7 @@ def test_the_defaults_are_those_of_the_machine() -> None:
     assert (cpu.penalty_every, gpu.penalty_every) == (4, 1)
     assert cpu.gamma == (0.3, 0.03)
     larger = make_gan_settings({"size": 128})
-    assert larger.gamma == (3.0, 0.3)
+    assert larger.gamma == (0.6, 0.06)
     assert larger.channels[:5] == cpu.channels  # so that it can begin with the smaller one
     assert cpu.schedule == cpu.images
     recipe = cpu.recipe
