@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import test_gan_style as nets
 from impasto import weights
 from impasto.errors import WeightsError
 from impasto.files import sha256_file
+from impasto.gan import project as projecting
 from impasto.gan.builtin import painter_path, painters
 from impasto.gan.generator import Generator, load_run
 from impasto.gan.run import train_gan
 from impasto.gan.settings import ScoreSettings
 from impasto.gan.tune import tune_gamma
-from impasto.images import read_record
-from impasto.sources import parse_style
+from impasto.images import Picture, read_record
+from impasto.sources import Source, parse_style
 from pictures import SMALL, Program, load
 from test_cli import TORCH_LOADED, process
 
@@ -79,6 +81,10 @@ def test_painters_are_listed_and_verified_and_are_no_encoders(here: Program) -> 
     assert "landscapes-1 is sound" in here.good("weights", "verify", "landscapes-1", "slim-1").out
     assert not {"landscapes", "landscapes-1"} & set(weights.known_names())
     assert {"slim", "slim-1"} <= set(weights.known_names())
+    for name in ("landscapes", "g.safetensors"):
+        line = here.bad("transfer", "photo.png", "style.png", "-o", "o.png", "--encoder", name)
+        assert "paints new pictures and does not look: impasto gan; the encoders are " in line
+        assert "slim" in line
     path = here.folder / "models" / "landscapes-1.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     done = here("weights", "verify", "landscapes-1")
@@ -143,10 +149,49 @@ def test_a_picture_is_found_and_painted_again(here: Program) -> None:
     here.good("gan", "mix", "g.safetensors", "found.png", "7", "-o", "mixed.png")
     strip = load(here.folder / "mixed.png")
     assert np.array_equal(strip[:, -32:], load(here.folder / "found.png"))
+    here.good("gan", "mix", "g.safetensors", "found.png", "7", "-o", "flat.png", "--at", "8",
+              "--truncation", "0")  # fmt: skip
+    assert np.array_equal(load(here.folder / "flat.png"), load(here.folder / "m.png"))
     other = here.bad(
         "gan", "sample", "builtin:landscapes-1", "--latent", "photo.png", "-o", "x.png"
     )
     assert "photo.png has no latent in it" in other
+
+
+def test_ctrl_c_writes_the_best_so_far(here: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = projecting.project
+    best: list[projecting.Found] = []
+    last = 3
+
+    def stopped(*arguments: Any) -> Iterator[projecting.Found]:
+        for found in search(*arguments):
+            if found.step > last:
+                raise KeyboardInterrupt
+            best.append(found)
+            yield found
+
+    monkeypatch.setattr(projecting, "project", stopped)
+    done = here("gan", "project", "g.safetensors", "photo.png", "-o", "found.png")
+    assert done.code == 130
+    assert done.out.startswith("found.png  unlike by ")
+    record = json.loads(read_record(here.folder / "found.png") or "")
+    assert (record["step"], record["steps"]) == (3, 300)
+    assert torch.equal(projecting.unpack_styles(record["styles"]), best[-1].styles)
+    last = 0
+    done = here("gan", "project", "g.safetensors", "photo.png", "-o", "none.png")
+    assert (done.code, done.out) == (130, "")
+    assert not (here.folder / "none.png").exists()
+
+
+def test_a_sheet_is_painted_part_by_part(here: Program) -> None:
+    here.good("gan", "sample", "g.safetensors", "-n", "70", "-o", "s.png", "--seed", "2")
+    sheet = load(here.folder / "s.png")
+    assert sheet.shape == (8 * 34 - 2, 9 * 34 - 2, 3)
+    painted = Generator.load("g.safetensors").sample(70, seed=2).mul(255).permute(0, 2, 3, 1)
+    for i in (0, 63, 64, 69):
+        top, left = i // 9 * 34, i % 9 * 34
+        shown = sheet[top : top + 32, left : left + 32]
+        assert np.abs(shown - painted[i].numpy()).max() < 0.51  # but for rounding
 
 
 def test_a_latent_of_another_generator_is_told(here: Program) -> None:
@@ -177,7 +222,7 @@ def test_what_is_painted_gets_the_strokes_of_a_painting(
         return real(content, style, **{**options, "steps": 2, "scales": 1})
 
     monkeypatch.setattr(transfer, "iter_transfer", quick)
-    sample = ("gan", "sample", "g.safetensors", "--repaint", "style.png:2", "--size", "96")
+    sample = ("gan", "sample", "g.safetensors", "--repaint", "style.png", "--size", "96")
     here.good(*sample, "-n", "1", "-o", "big.png", "--seed", "3")
     assert load(here.folder / "big.png").shape == (96, 96, 3)
     assert asked["size"] == 96
@@ -186,8 +231,17 @@ def test_what_is_painted_gets_the_strokes_of_a_painting(
     painted = Generator.load("g.safetensors").sample(1, seed=3)
     assert (small - painted).abs().mean() < 0.05
     record = json.loads(read_record(here.folder / "big.png") or "")
-    assert (record["repaint"], record["size"]) == ("style.png:2", 96)
+    assert (record["repaint"], record["size"]) == ("style.png", 96)
+    opened: list[Source] = []
+    read = Source.open
+
+    def once(source: Source) -> Picture:
+        opened.append(source)
+        return read(source)
+
+    monkeypatch.setattr(Source, "open", once)
     here.good(*sample, "-n", "2", "-o", "many/")
+    assert len(opened) == 1
     assert load(here.folder / "many" / "1.png").shape == (96, 96, 3)
     assert "add -n 1, or write to a folder" in here.bad(*sample, "-o", "sheet.png")
 
@@ -201,10 +255,27 @@ WRONG = [
     (("project", "g.safetensors", "nowhere.png", "-o", "m.png"), "cannot read nowhere.png"),
     (("project", "g.safetensors", "photo.png", "-o", "m.png", "--steps", "0"), "steps is 0"),
     (("sample", "g.safetensors", "-o", "m.png", "--latent", "no.png"), "cannot read no.png"),
-    (("sample", "g.safetensors", "-o", "m.png", "--repaint", "no.png"), "cannot read no.png"),
+    (("sample", "g.safetensors", "-o", "e/", "--repaint", "no.png"), "cannot read no.png"),
     (("sample", "g.safetensors", "-n", "1", "-o", "m.png", "--repaint", "style.png", "--size", "9"),
      "--size is 9"),
     (("sample", "g.safetensors", "-o", "m.png", "--truncation", "3"), "truncation"),
+    (("sample", "g.safetensors", "-n", "2", "-o", "e/", "--repaint", "text.png"), "text.png"),
+    (("sample", "g.safetensors", "-n", "2", "-o", "e/", "--latent", "photo.png"),
+     "a latent is one picture; leave -n out"),
+    (("sample", "g.safetensors", "-o", "e/", "--latent", "photo.png"), "has no latent in it"),
+    (("sample", "g.safetensors", "-o", "m.png", "--size", "99"), "--size is for --repaint"),
+    (("sample", "g.safetensors", "-n", "1", "-o", "m.png", "--repaint", "style.png:0.3"),
+     "--repaint takes a style without a weight and a mask"),
+    (("sample", "g.safetensors", "-n", "1", "-o", "m.png", "--repaint", "style.png@photo.png"),
+     "--repaint takes a style without a weight and a mask"),
+    (("sample", "g.safetensors", "-n", "1000000", "-o", "m.png"),
+     "33998 × 33998 px, and that is too large; write them to a folder (-o DIR/)"),
+    (("sample", "g.safetensors", "-n", "1000000", "-o", "m.webp"),
+     "at most 16383 px a side; use .png, or a folder (-o DIR/)"),
+    (("sample", "g.safetensors", "-o", "m.png", "--seed", "1" + 18 * "0"), "18 digits at most"),
+    (("walk", "g.safetensors", "-o", "m.gif", "--seed", "1" + 18 * "0"), "18 digits at most"),
+    (("project", "g.safetensors", "photo.png", "-o", "m.png", "--seed", "-1"), "--seed is -1"),
+    (("mix", "g.safetensors", "1", "1" + 18 * "0", "-o", "m.png"), "is neither a seed nor"),
     (("train", ".", "-o", "r", "--channels", "8,x"), "write one for each side"),
     (("train", ".", "-o", "r", "--channels", "8"), "each for 4, 8, 16, 32, 64 px"),
     (("train", ".", "-o", "r", "--gamma", "high"), "write first and last, as 1,0.1"),
@@ -215,6 +286,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda v: " ".join(v)[:60])
 def test_what_is_wrong_is_one_line(here: Program, arguments: tuple[str, ...], message: str) -> None:
+    (here.folder / "text.png").write_text("no picture")
     before = sorted(here.folder.rglob("*"))
     assert message in here.bad("gan", *arguments)
     assert sorted(here.folder.rglob("*")) == before
@@ -231,6 +303,9 @@ def test_a_classic_has_no_styles(here: Program) -> None:
         ("sample", "old.safetensors", "--truncation", "0.7"),
     ):
         assert "only one of --arch style can" in here.bad("gan", *command, "-o", "m.png")
+    line = here.bad("gan", "sample", "old.safetensors", "-o", "d/", "--truncation", "0.7")
+    assert "only one of --arch style can" in line
+    assert not (here.folder / "d").exists()
 
 
 @pytest.mark.parametrize("command", ["mix", "project"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,10 +74,20 @@ def test_what_cannot_be_looked_for_is_told(painter: Generator) -> None:
 
 def test_styles_travel_in_a_record() -> None:
     styles = torch.randn(1, 7, 8)
-    assert torch.equal(unpack_styles(pack_styles(styles)), styles)
-    for damaged in (None, {}, {"shape": [7, 8], "float32": "AAAA"}, {"shape": [1], "float32": ""}):
-        with pytest.raises(SettingsError, match="cannot be read"):
-            unpack_styles(damaged)
+    packed = pack_styles(styles)
+    assert torch.equal(unpack_styles(packed), styles)
+    damaged: list[Any] = [None, 3, [], {}, {"shape": [7, 8], "float32": "AAAA"}]
+    shapes = (1, [56], [-1, 8], [7, -8], [-7, -8], [8, 8], [7.0, 8], [0, 0], "78", [True, 56])
+    damaged += [{**packed, "shape": shape} for shape in shapes]
+    damaged += [{**packed, "float32": data} for data in (None, "", "é", "AAA", [1.0])]
+    damaged += [{"shape": [0, 8], "float32": ""}]
+    for value in (math.nan, math.inf):
+        styles[0, 3, 4] = value
+        damaged.append(pack_styles(styles))
+    for wrong in damaged:
+        with pytest.raises(SettingsError) as told:
+            unpack_styles(wrong)
+        assert str(told.value) == "the styles in the record cannot be read"
 
 
 # --- Tuning ---------------------------------------------------------------------------------------

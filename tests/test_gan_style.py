@@ -1,14 +1,19 @@
 """The style-based networks: equalised rates, styles, noise, truncation, growing; by hand."""
 
+import json
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
-from impasto.errors import RunError, SettingsError
+from impasto.errors import RunError, SettingsError, WeightsError
+from impasto.gan.builtin import KIND
 from impasto.gan.generator import Generator
 from impasto.gan.layers import (
     GAIN,
@@ -223,6 +228,39 @@ def test_mixing_takes_the_composition_of_one_and_the_strokes_of_another() -> Non
     assert torch.equal(mixed[:, :3], a[:, :3])
     assert torch.equal(mixed[:, 3:], b[:, 3:])
     assert torch.equal(painter.mix(a, b, 64), a)
+
+
+def test_a_file_that_is_not_whole_is_no_generator(tmp_path: Path) -> None:
+    net, path = stirred(generator().float()), tmp_path / "g.safetensors"
+    card = {"arch": "style", "size": 32, "latent": 8, "channels": CHANNELS[:4], "mapping": 2}
+    tensors = net.state_dict()
+
+    def load(tensors: Mapping[str, Tensor], card: str) -> Generator:
+        save_file(dict(tensors), path, {"kind": KIND, "card": card})
+        return Generator.load(path)
+
+    z = latents(2, 8, 0)
+    assert torch.equal(load(tensors, json.dumps(card)).paint(z), Generator(net, {}).paint(z))
+    wrong: list[Any] = [[], 3, None, {}, "x", {**card, "size": "32"}, {**card, "channels": 5}]
+    wrong += [{**card, "latent": 0}, {**card, "mapping": None}, {**card, "size": 33}]
+    for other in (*map(json.dumps, wrong), "", "[" * 100_000):
+        with pytest.raises(WeightsError) as told:
+            load(tensors, other)
+        assert str(told.value) == (
+            f"{path} is damaged, or no generator that impasto gan export has written"
+        )
+    extra = torch.zeros(8, 8)
+    name = "mapping.layers.1.weight"
+    for others in (
+        {**tensors, "mapping.layers.2.weight": extra},
+        {key: tensor for key, tensor in tensors.items() if key != name},
+    ):
+        with pytest.raises(WeightsError, match="damaged: weights are missing, or too many"):
+            load(others, json.dumps(card))
+    for value in (math.nan, math.inf):
+        tensors[name] = torch.full((8, 8), value)
+        with pytest.raises(WeightsError, match="some of its weights are no finite numbers"):
+            load(tensors, json.dumps(card))
 
 
 # --- The discriminator ----------------------------------------------------------------------------

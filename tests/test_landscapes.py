@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -83,6 +84,22 @@ def test_its_tints_are_those_of_ink_on_silk(painter: Generator) -> None:
     saturation = made.amax(1) - made.amin(1)
     assert saturation.mean() < 0.35
     assert made.mean((1, 2, 3)).std() > 0.1  # some on dark silk, some on light paper
+
+
+def test_it_paints_what_it_painted_when_it_was_shipped(painter: Generator) -> None:
+    golden = load(Path(__file__).parent / "golden" / "landscapes-1-7.png")
+    made = Generator.load("builtin:landscapes-1").sample(1, seed=7)[0].permute(1, 2, 0) * 255
+    assert apart(made.round(), golden) < 0.1  # rounding depends on the machine
+    assert np.abs(made.round().numpy() - golden).max() <= 2
+
+
+def test_its_pictures_have_fine_detail(painter: Generator) -> None:
+    made = painter.sample(64, seed=3)
+    detail = made - torch.nn.functional.interpolate(
+        torch.nn.functional.avg_pool2d(made, 4), scale_factor=4
+    )
+    lively = detail.square().mean((1, 2, 3)).sqrt()
+    assert 0.02 < lively.median() < 0.12
 
 
 def test_truncation_draws_pictures_nearer_to_one_another(painter: Generator) -> None:

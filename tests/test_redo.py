@@ -205,6 +205,42 @@ def test_a_generated_style_is_painted_again(folder: Path) -> None:
         redo(out)
 
 
+def test_a_style_by_the_painter_in_the_package_is_painted_again(folder: Path) -> None:
+    out = folder / "out.png"
+    impasto.transfer("photo.png", "gan:builtin:landscapes?seed=7", **SMALL).save(out)
+    record = read_settings(out)
+    assert record is not None
+    # Its very version, so that a newer one in the package changes nothing.
+    assert record["inputs"][1]["name"] == "gan:builtin:landscapes-1?seed=7"
+    again(out)
+    with pytest.raises(ImpastoError, match="is not the style picture"):
+        redo(out, styles=["gan:builtin:landscapes?seed=8"])
+
+
+def test_a_generated_style_is_known_by_who_painted_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = folder / "out.png"
+    impasto.transfer("photo.png", "gan:builtin:landscapes?seed=7", **SMALL).save(out)
+    whole = Generator.sample
+
+    def rounded(self: Generator, count: int, **options: Any) -> torch.Tensor:
+        return (whole(self, count, **options) + 1 / 255).clamp(0, 1)  # as on another machine
+
+    monkeypatch.setattr(Generator, "sample", rounded)
+    redo(out)
+
+
+@pytest.mark.parametrize("command", ["sample", "mix"])
+def test_what_gan_painted_is_no_result_to_redo(folder: Path, command: str) -> None:
+    out = folder / "out.png"
+    made = {"record": 1, "job": f"gan {command}", "seed": 3}
+    save_image(impasto.open_image(folder / "photo.png"), out, record=json.dumps(made))
+    assert refused(out).endswith(
+        f"was painted by impasto gan {command}: run that again with --seed 3"
+    )
+
+
 def export_generator(path: Path, seed: int) -> None:
     path.parent.mkdir(exist_ok=True)
     torch.manual_seed(seed)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from impasto.cli_gan_train import train
+from impasto.errors import SettingsError
 from impasto.gan.settings import make_gan_settings
 
 __all__ = ["app"]
@@ -20,6 +21,14 @@ app = typer.Typer(
 )
 
 DEFAULT: Final = make_gan_settings({})
+
+
+def _checked_seed(seed: int) -> int:
+    """A seed, within the bounds that it has wherever one is written."""
+    if not 0 <= seed < 10**18:
+        raise SettingsError(f"--seed is {seed}; it is a number from 0 on, of 18 digits at most")
+    return seed
+
 
 Folders = Annotated[
     list[str], typer.Argument(metavar="FOLDER...", help="Folders of pictures, or pictures.")
@@ -35,7 +44,9 @@ Truncation = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Tell nothing but errors.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of every draw.")]
+Seed = Annotated[
+    int, typer.Option("--seed", metavar="N", help="Seed of every draw.", callback=_checked_seed)
+]
 Device = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where to compute.")
 ]
@@ -92,16 +103,16 @@ app.command()(train)
 def sample(
     run: Run,
     out: Annotated[str, _out("FILE|DIR/", "A sheet, or a folder of single pictures.")],
-    count: Annotated[int, _flag("-n", "N", "How many pictures", 64)] = 64,
+    count: Annotated[int | None, _flag("-n", "N", "How many pictures", 64)] = None,
     seed: Seed = 0,
     truncation: Truncation = 1.0,
     latent: Annotated[
         str | None, _flag("--latent", "FILE", "Paint what gan project or gan mix found, again")
     ] = None,
     repaint: Annotated[
-        str | None, _flag("--repaint", "STYLE", "Enlarge them, with the strokes of a painting")
+        str | None, _flag("--repaint", "PICTURE", "Enlarge them, with the strokes of a painting")
     ] = None,
-    size: Annotated[int, _flag("--size", "PX", "Side of what is repainted", 1024)] = 1024,
+    size: Annotated[int | None, _flag("--size", "PX", "Side of what is repainted", 1024)] = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     quiet: Quiet = False,

@@ -40,8 +40,9 @@ SHEET_RECORD: Final = json.dumps({"record": RECORD_VERSION, "status": "sheet"})
 def describe_input(role: str, picture: Picture, **more: Any) -> dict[str, Any]:
     """What a record says of an input: its role, base name and SHA-256.
 
-    The sum is that of the file; of a picture that came from no file, that of its pixels. The name
-    of a generated one is `gan:RUN?seed=N`, without the folder that RUN is in.
+    The sum is that of the file; of a generated picture, that of its generator and seed; of any
+    other that came from no file, that of its pixels. The name of a generated one is
+    `gan:RUN?seed=N`, without the folder that RUN is in.
     """
     name = None
     if picture.source:

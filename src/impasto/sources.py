@@ -10,6 +10,7 @@ STYLE, PICTURE is the longest prefix that resolves and whose whole rest matches 
 so that `photo@2x.png`, `a:0.5.jpg` and `C:\a.jpg:0.7@D:\m.png` all mean what they say.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -54,10 +55,15 @@ class Source:
         """
         if self.seed is None:
             return open_image(self.path, max_pixels=max_pixels)
+        from impasto.gan.builtin import name_of
         from impasto.gan.generator import Generator  # brings torch
 
-        painted = Picture.from_tensor(Generator.load(self.path).sample(1, seed=self.seed))
-        return replace(painted, source=f"gan:{self.path}?seed={self.seed}")
+        generator = Generator.load(self.path)
+        painted = Picture.from_tensor(generator.sample(1, seed=self.seed))
+        # It is known by who painted it: its last bits depend on the machine and its threads.
+        made_by = hashlib.sha256(f"{generator.digest} {self.seed}".encode()).hexdigest()
+        name = f"gan:{name_of(self.path)}?seed={self.seed}"
+        return replace(painted, source=name, sha256=made_by)
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,11 @@ def load_weights(name: str | Path) -> WeightFile:
     file = read_weights(weights_path(name), None if classic is None else check_classic(classic))
     if file.metadata.get("kind") == "fast":
         raise WeightsError(f"{file.path.stem} paints in one pass and does not look: --method fast")
+    if file.metadata.get("kind") == "impasto generator":
+        raise WeightsError(
+            f"{file.path.stem} paints new pictures and does not look: impasto gan; the encoders "
+            f"are {', '.join(known_names())}"
+        )
     if "plan" not in file.metadata:
         raise WeightsError(f"{file.path} is no encoder: its metadata has no 'plan'")
     return file

@@ -7,7 +7,7 @@ from impasto.errors import WeightsError
 from impasto.files import StrPath
 from impasto.weights import bundled, kind_of
 
-__all__ = ["BUILTIN", "KIND", "painter_path", "painters"]
+__all__ = ["BUILTIN", "KIND", "name_of", "painter_path", "painters"]
 
 BUILTIN: Final = "builtin:"
 """How the name of a generator in the package begins."""
@@ -41,3 +41,8 @@ def painter_path(name: StrPath) -> Path:
         )
     names = sorted({stem.rpartition("-")[0] for stem in here})
     raise WeightsError(f"there is no {text}; there are {', '.join(BUILTIN + n for n in names)}")
+
+
+def name_of(path: Path) -> str:
+    """What `painter_path` takes for the same one again: `builtin:landscapes-1`, or the path."""
+    return f"{BUILTIN}{path.stem}" if path in painters().values() else str(path)

@@ -1,5 +1,6 @@
 """What `impasto gan` does with a trained run: paint, film, judge, score, export."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from impasto.batch import is_folder
 from impasto.desk import DONE, FAILED
 from impasto.errors import ImpastoError, RunError, SettingsError
 from impasto.gan.settings import ScoreSettings, make_gan_settings
-from impasto.images import check_output_path, save_image
+from impasto.images import MAX_PIXELS, check_output_path, check_sides, save_image
 from impasto.terminal import Reporter
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from impasto.gan.generator import Generator
     from impasto.images import Picture
+    from impasto.sources import Source
 
 __all__ = [
     "SampleOptions",
@@ -43,20 +45,31 @@ class SampleOptions:
     """What `impasto gan sample` is asked for.
 
     Attributes:
-        count: how many pictures.
+        count: how many pictures; None for what is usual.
         seed: of the latents.
         truncation: see `impasto.gan.generator.Generator.sample`.
         latent: a picture whose latent is painted again, instead of new ones; None for new ones.
-        repaint: STYLE that gives them its strokes; None to leave them as they are.
-        size: side of what is repainted, px.
+        repaint: PICTURE that gives them its strokes; None to leave them as they are.
+        size: side of what is repainted, px; None for what is usual.
     """
 
-    count: int = 64
+    count: int | None = None
     seed: int = 0
     truncation: float = 1.0
     latent: str | None = None
     repaint: str | None = None
-    size: int = 1024
+    size: int | None = None
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures are painted."""
+        usual = 64 if self.latent is None else 1
+        return usual if self.count is None else self.count
+
+    @property
+    def side(self) -> int:
+        """Side of what is repainted, px."""
+        return 1024 if self.size is None else self.size
 
     def check(self, single: bool) -> None:
         """That it can be done, before the work.
@@ -64,17 +77,17 @@ class SampleOptions:
         Args:
             single: whether one file is to be written.
         """
-        if not 1 <= self.count <= 1_000_000:
+        if not 1 <= self.pictures <= 1_000_000:
             raise SettingsError(f"-n is {self.count}; it is a number from 1 to 1000000")
+        if self.latent is not None and self.pictures != 1:
+            raise SettingsError(f"-n is {self.count}, but a latent is one picture; leave -n out")
         if self.repaint is None:
+            if self.size is not None:
+                raise SettingsError("--size is for --repaint; leave it out")
             return
-        from impasto.sources import parse_style
-
-        if parse_style(self.repaint).mask is not None:
-            raise SettingsError("--repaint takes a style without a mask")
-        if not 64 <= self.size <= 8192:
+        if not 64 <= self.side <= 8192:
             raise SettingsError(f"--size is {self.size}; it is a number from 64 to 8192, in px")
-        if single and self.count > 1 and self.latent is None:
+        if single and self.pictures > 1:
             raise SettingsError(
                 "a sheet cannot be repainted; add -n 1, or write to a folder (-o DIR/)"
             )
@@ -89,64 +102,94 @@ def run_sample(
     if single:
         check_output_path(out)
         check_free(Path(out), overwrite)
+    style = None if options.repaint is None else _alone(options.repaint).open()
     from impasto.compute import memory_errors
-    from impasto.gan.generator import Generator
+    from impasto.gan.generator import BATCH, Generator
     from impasto.gan.sheets import grid, tiles
     from impasto.images import Picture
 
     generator = Generator.load(run, device=device_of(device))
+    count = options.pictures
+    if single and count > 1:
+        _check_sheet(out, count, generator.side)
     with Reporter(quiet) as reporter, memory_errors("so many pictures; write them to a folder"):
         tell_notes(generator, reporter)
-        paint, count = _painter(generator, options)
+        paint = _painter(generator, options)
         reporter.begin("painting")
-        finish = _finish(options, device, reporter)
+        finish = _finish(options, style, device, reporter)
         if single:
-            made = tiles(paint(0, count))
+            made = []
+            for i in range(0, count, BATCH):
+                made += tiles(paint(i, min(i + BATCH, count)))
+                reporter.show(len(made) / count, f"{len(made)} of {count}")
             picture = finish(Picture(made[0])) if count == 1 else grid(made)
             save_image(picture, out, record=_record(generator, options))
             reporter.result(Path(out), "")
             return DONE
         folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
         digits = len(str(count - 1))
         paths = [folder / f"{i:0{digits}}.png" for i in range(count)]
-        for path in paths:
+        for path in paths if folder.exists() else ():
             check_free(path, overwrite)
         for i, path in enumerate(paths):
             picture = finish(Picture(tiles(paint(i, i + 1))[0]))
+            folder.mkdir(parents=True, exist_ok=True)  # not before there is something to put in
             save_image(picture, path, record=_record(generator, options, i))
             reporter.show((i + 1) / count, f"{i + 1} of {count}")
         reporter.result(folder, f"{count} pictures")
     return DONE
 
 
-def _painter(
-    generator: "Generator", options: SampleOptions
-) -> tuple[Callable[[int, int], "Tensor"], int]:
-    """What paints the pictures from one number to before another, and how many there are."""
+def _check_sheet(out: str, count: int, side: int) -> None:
+    """That a sheet of so many pictures can be written, before they are painted."""
+    from impasto.gan.sheets import GAP
+
+    columns = math.ceil(math.sqrt(count))
+    rows = -(-count // columns)
+    w, h = (number * (side + GAP) - GAP for number in (columns, rows))
+    check_sides((w, h), out, check_output_path(out), ".png, or a folder (-o DIR/)")
+    if w * h > MAX_PIXELS:
+        raise SettingsError(
+            f"a sheet of {count} pictures has {w} × {h} px, and that is too large; write them to "
+            "a folder (-o DIR/)"
+        )
+
+
+def _alone(style: str) -> "Source":
+    """What a picture is repainted with; it must have no weight and no mask."""
+    from impasto.sources import parse_style
+
+    found = parse_style(style)
+    if found.weight != 1 or found.mask is not None:
+        raise SettingsError("--repaint takes a style without a weight and a mask")
+    return found.source
+
+
+def _painter(generator: "Generator", options: SampleOptions) -> Callable[[int, int], "Tensor"]:
+    """What paints the pictures from one number to before another."""
+    truncation = options.truncation
     if options.latent is not None:
         from impasto.gan.commands_style import read_styles
 
-        w = read_styles(Path(options.latent), generator)
-        w = generator.style_net.mapping.truncated(w.to(generator.device), options.truncation)
-        return lambda first, last: generator.paint_styles(w[first:last]), 1
+        w = read_styles(Path(options.latent), generator, truncation)
+        return lambda first, last: generator.paint_styles(w[first:last])
+    if truncation != 1:
+        _ = generator.style_net  # says so where there is none
     from impasto.gan.recipe import latents
 
-    z = latents(options.count, generator.net.latent, options.seed)
-    truncation = options.truncation
-    return lambda first, last: generator.paint(z[first:last], truncation=truncation), options.count
+    z = latents(options.pictures, generator.net.latent, options.seed)
+    return lambda first, last: generator.paint(z[first:last], truncation=truncation)
 
 
 def _finish(
-    options: SampleOptions, device: str, reporter: Reporter
+    options: SampleOptions, style: "Picture | None", device: str, reporter: Reporter
 ) -> Callable[["Picture"], "Picture"]:
     """What is done to each picture."""
-    style = options.repaint
     if style is None:
         return lambda picture: picture
     from impasto.gan.commands_style import repainted
 
-    return lambda picture: repainted(picture, style, options.size, device, options.seed, reporter)
+    return lambda picture: repainted(picture, style, options.side, device, options.seed, reporter)
 
 
 def run_walk(
@@ -323,5 +366,5 @@ def _record(generator: "Generator", options: SampleOptions, number: int | None =
     if options.latent is not None:
         made["latent"] = Path(options.latent).name
     if options.repaint is not None:
-        made |= {"repaint": Path(options.repaint).name, "size": options.size}
+        made |= {"repaint": Path(options.repaint).name, "size": options.side}
     return record_of(generator, **made)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from impasto.desk import DONE
+from impasto.desk import DONE, INTERRUPTED
 from impasto.errors import ImpastoError, SettingsError
 from impasto.gan.commands_paint import check_free, device_of, tell_notes
 from impasto.images import check_output_path, save_image
@@ -100,17 +100,31 @@ def run_project(
         photo = source.open(max_pixels=limit)
         x = cover(photo.over_white().tensor(), (side, side))
         reporter.begin("looking for it")
-        for found in project(generator, x, settings):
-            reporter.show(found.step / found.steps, f"{found.step} of {found.steps}")
+        found, code = None, DONE
+        try:
+            for found in project(generator, x, settings):
+                reporter.show(found.step / found.steps, f"{found.step} of {found.steps}")
+        except KeyboardInterrupt:  # the best so far is written
+            reporter.end()
+            code = INTERRUPTED
+        if found is None:
+            return code
         picture = Picture(tiles(generator.paint_styles(found.styles))[0])
         made = {"job": "gan project", "styles": _packed(found.styles), "steps": steps, "seed": seed}
+        if found.step < steps:
+            made["step"] = found.step
         save_image(picture, out, record=record_of(generator, **made))
         reporter.result(Path(out), f"unlike by {found.loss:.2f} (0 is the picture itself)")
-    return DONE
+    return code
 
 
-def read_styles(path: Path, generator: "Generator") -> "Tensor":
+def read_styles(path: Path, generator: "Generator", truncation: float = 1.0) -> "Tensor":
     """The styles `(1, n, latent)` in the record of a picture by `gan project` or `gan mix --at`.
+
+    Args:
+        path: of the picture.
+        generator: the one that painted it.
+        truncation: how far from the mean; 1 leaves them as they are.
 
     Raises:
         ImpastoError: there are none, or they are another generator's.
@@ -127,13 +141,13 @@ def read_styles(path: Path, generator: "Generator") -> "Tensor":
         )
     styles = unpack_styles(record["styles"])
     net = generator.style_net
-    if styles.shape[1:] != (net.styles, net.latent) or record.get("generator") != generator.card:
+    if styles.shape[1:] != (net.styles, net.latent) or record.get("weights") != generator.digest:
         raise ImpastoError(f"the latent in {path} is of another generator")
-    return styles
+    return net.mapping.truncated(styles.to(generator.device), truncation).cpu()
 
 
 def repainted(
-    picture: "Picture", style: str, size: int, device: str, seed: int, reporter: Reporter
+    picture: "Picture", style: "Picture", size: int, device: str, seed: int, reporter: Reporter
 ) -> "Picture":
     """A small picture enlarged, with the strokes of a painting.
 
@@ -142,23 +156,19 @@ def repainted(
 
     Args:
         picture: what was generated.
-        style: STYLE; see `impasto.sources`.
+        style: the painting.
         size: the long side, px.
         device: where to compute.
         seed: of random draws.
         reporter: is told how it goes.
     """
     from impasto.images import Picture
-    from impasto.inputs import Style
     from impasto.jobs.transfer import iter_transfer
     from impasto.pyramid import resample_picture
-    from impasto.sources import parse_style
 
-    source = parse_style(style)
-    given = Style(source.source.open(), source.weight)
     x = resample_picture(picture.tensor(), (size, size))
     options: Any = {"size": size, "strength": 0.6, "seed": seed, "device": device}
-    work = iter_transfer(Picture.from_tensor(x), given, **options)
+    work = iter_transfer(Picture.from_tensor(x), style, **options)
     while True:
         try:
             step = next(work)
@@ -171,9 +181,8 @@ def record_of(generator: "Generator", **made: Any) -> str:
     """What made a picture, as JSON."""
     from impasto.records import RECORD_VERSION, versions
 
-    return json.dumps(
-        {"record": RECORD_VERSION, **made, "generator": generator.card, "versions": versions()}
-    )
+    told = {"generator": generator.card, "weights": generator.digest, "versions": versions()}
+    return json.dumps({"record": RECORD_VERSION, **made, **told})
 
 
 def _packed(styles: "Tensor") -> dict[str, Any]:
@@ -197,4 +206,4 @@ def _styles(generator: "Generator", text: str, truncation: float) -> "Tensor":
     if LATENT.fullmatch(text):
         z = latents(1, generator.net.latent, int(text))
         return generator.styles(z, truncation=truncation)
-    return read_styles(Path(text), generator)
+    return read_styles(Path(text), generator, truncation)

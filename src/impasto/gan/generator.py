@@ -1,8 +1,10 @@
 """A trained generator: loads from a run or an exported file, and paints."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -130,6 +132,20 @@ class Generator:
         """Side of its pictures, px."""
         return self.net.side
 
+    @cached_property
+    def digest(self) -> str:
+        """Which generator it is: the SHA-256 of its weights as float16, hexadecimal.
+
+        So a run's best checkpoint and what was exported of it are the same one.
+        """
+        total = hashlib.sha256()
+        for name, tensor in sorted(self.net.state_dict().items()):
+            if tensor.is_floating_point():
+                half = tensor.detach().to("cpu", torch.float16).contiguous()
+                total.update(name.encode() + repr(tuple(half.shape)).encode())
+                total.update(half.numpy().tobytes())
+        return total.hexdigest()
+
     @classmethod
     def load(
         cls, path: StrPath, *, best: bool = True, device: torch.device | str = "cpu"
@@ -149,29 +165,7 @@ class Generator:
         if path.is_dir():
             run = load_run(path, best=best)
             return cls(run.generator(), _card(run), device, run.notes)
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("kind") != KIND:
-                    raise WeightsError(
-                        f"{path} is no generator that impasto gan export has written"
-                    )
-                card = json.loads(metadata["card"])
-                tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 — not a dict
-            net = _net(card)
-            net.load_state_dict(tensors, strict=False)
-            missing = set(net.state_dict()) - set(tensors)
-            missing = {name for name in missing if not name.endswith("num_batches_tracked")}
-            if missing:
-                raise WeightsError(f"{path} is damaged: {min(missing)} is missing")
-        except OSError as error:
-            raise WeightsError(f"cannot read {path}: {os_reason(error)}") from None
-        except (
-            SafetensorError, KeyError, TypeError, ValueError, RuntimeError, SettingsError
-        ) as error:  # fmt: skip
-            raise WeightsError(f"{path} is damaged, or no generator: {error}") from None
+        net, card = _read(path)
         return cls(net, card, device)
 
     def sample(self, count: int, *, seed: int = 0, truncation: float = 1.0) -> Tensor:
@@ -179,7 +173,7 @@ class Generator:
 
         Args:
             count: how many.
-            seed: of the latents; picture i is the same whatever the count.
+            seed: of the latents; picture i is the same whatever the count, but for rounding.
             truncation: how far from the mean picture: 1 as trained, 0 only that, up to 2; see
                 `impasto.gan.style.Mapping`.
 
@@ -297,6 +291,39 @@ def _card(run: Run) -> dict[str, Any]:
     """What a generator's file tells of itself."""
     record = run.settings.record()
     return {"images": run.seen, **record}
+
+
+def _read(path: Path) -> tuple[AnyGenerator, dict[str, Any]]:
+    """The network and the card in a file that `Generator.export` wrote.
+
+    Raises:
+        WeightsError: it is no such file, or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("kind") != KIND:
+                raise WeightsError(f"{path} is no generator that impasto gan export has written")
+            card = json.loads(metadata["card"])
+            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 — not a dict
+        net = _net(card)
+        missing, unknown = net.load_state_dict(tensors, strict=False)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {os_reason(error)}") from None
+    except (
+        SafetensorError, KeyError, AttributeError, TypeError, ValueError, ArithmeticError,
+        RuntimeError, SettingsError,
+    ):  # fmt: skip
+        raise WeightsError(
+            f"{path} is damaged, or no generator that impasto gan export has written"
+        ) from None
+    if unknown or any(not name.endswith("num_batches_tracked") for name in missing):
+        raise WeightsError(f"{path} is damaged: weights are missing, or too many")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise WeightsError(f"{path} is damaged: some of its weights are no finite numbers")
+    return net, card
 
 
 def _net(card: Mapping[str, Any]) -> AnyGenerator:

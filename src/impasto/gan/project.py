@@ -11,6 +11,7 @@ from collections.abc import Generator as Steps
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -161,7 +162,10 @@ def unpack_styles(packed: Any) -> Tensor:
     """
     try:
         rows, columns = packed["shape"]
-        data = bytearray(base64.b64decode(packed["float32"], validate=True))
-        return torch.frombuffer(data, dtype=torch.float32).clone().view(1, rows, columns)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise SettingsError(f"the styles in the record cannot be read: {error}") from None
+        numbers = np.frombuffer(base64.b64decode(packed["float32"], validate=True), "<f4")
+        whole = all(type(side) is int and side > 0 for side in (rows, columns))
+        if whole and numbers.size == rows * columns and np.isfinite(numbers).all():
+            return torch.from_numpy(numbers.astype(np.float32).reshape(1, rows, columns))
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise SettingsError("the styles in the record cannot be read")

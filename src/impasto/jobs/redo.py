@@ -16,6 +16,7 @@ from impasto.animation import Animation, open_animation
 from impasto.classics import CLASSICS, is_file
 from impasto.errors import ImpastoError, RunError, SettingsError
 from impasto.files import sha256_file
+from impasto.gan.builtin import BUILTIN
 from impasto.images import MAX_PIXELS, Picture, open_image
 from impasto.inputs import Style
 from impasto.progress import OnProgress, Progress, Result, drive
@@ -242,6 +243,9 @@ def _checked(record: Mapping[str, Any] | None, path: Path) -> Mapping[str, Any]:
         raise ImpastoError(f"{path} is a preview; redo the result itself")
     if record.get("status") == "sheet":
         raise ImpastoError(f"{path} is a sheet; redo the pictures in {path.stem}-cells")
+    if str(record.get("job")).startswith("gan "):
+        seed = f" with --seed {record['seed']}" if isinstance(record.get("seed"), int) else ""
+        raise ImpastoError(f"{path} was painted by impasto {record['job']}: run that again{seed}")
     if record.get("job") == "recolor":
         raise ImpastoError(f"{path} was made by impasto recolor, which is quick: run that again")
     encoder = record.get("encoder")
@@ -310,7 +314,8 @@ def _found(
         with suppress(ImpastoError):  # the record may have the sum of pixels that were no file
             picture = source.open(max_pixels=max_pixels)
             pixels = Picture(picture.pixels, picture.alpha)
-            if describe_input(role, pixels)["sha256"] == wanted:
+            sums = {describe_input(role, each)["sha256"] for each in (picture, pixels)}
+            if wanted in sums:
                 return picture
         others.append(source.text)
     what = f"the {role} picture" + (f" {name}" if name else "")
@@ -345,6 +350,10 @@ def _candidates(name: str | None, given: Sequence[str], result: Path) -> Iterato
             yield source
     elif name and name.startswith("gan:"):
         run = name.removeprefix("gan:")
+        if run.startswith(BUILTIN):
+            with suppress(ImpastoError):
+                yield resolve(name)
+            return
         for folder in (result.parent, Path()) if Path(run).name == run else ():
             with suppress(ImpastoError):
                 yield resolve(f"gan:{folder / run}")
