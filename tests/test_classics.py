@@ -345,6 +345,8 @@ classics.write_weights = lambda path, copied: path.write_bytes(copied)
 vgg19 = dataclasses.replace(
     classics.CLASSICS["vgg19"], url=sys.argv[1], checksum=Checksum("md5", sys.argv[2])
 )
+print("ready", flush=True)
+input()
 for progress in classics.fetch(vgg19):
     print(progress.stage, flush=True)
 """
@@ -355,22 +357,27 @@ def test_two_processes_at_once_download_once(server: Mirror) -> None:
     gate = threading.Event()
     server.faults = [Fault(gate=gate)]
     command = [sys.executable, "-c", WORKER, server.url, CLASSICS["vgg19"].checksum.digits]
+    pipe = subprocess.PIPE
     with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as one,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0) as one,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0) as other,
     ):
         try:
-            assert one.stdout is not None
-            assert other.stdout is not None
-            ready, _, _ = select.select([one.stdout, other.stdout], [], [], 60)
-            assert ready[0].readline() == "waiting\n"
+            for each in (one, other):  # on a busy machine imports may outlast the download's patience
+                assert each.stdout is not None
+                assert each.stdout.readline() == b"ready\n"
+            for each in (one, other):
+                assert each.stdin is not None
+                each.stdin.write(b"\n")
+            first, _, _ = select.select([one.stdout, other.stdout], [], [], 60)
+            assert first[0].readline() == b"waiting\n"
             gate.set()
             told = sorted([*one.communicate(timeout=60), *other.communicate(timeout=60)], key=str)
         finally:
             one.kill()
             other.kill()
     assert (one.returncode, other.returncode) == (0, 0)
-    stages = [list(dict.fromkeys(text.split())) for text in told if text]
+    stages = [list(dict.fromkeys(text.decode().split())) for text in told if text]
     assert stages == [["downloading", "checking", "converting"]]
     assert len(server.requests) == 1
     assert in_cache() == CONVERTED
