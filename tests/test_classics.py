@@ -363,12 +363,17 @@ def test_two_processes_at_once_download_once(server: Mirror) -> None:
         subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0) as other,
     ):
         try:
-            for each in (one, other):  # on a busy machine imports may outlast the download's patience
+            for each in (
+                one,
+                other,
+            ):  # on a busy machine imports may outlast the download's patience
                 assert each.stdout is not None
                 assert each.stdout.readline() == b"ready\n"
             for each in (one, other):
                 assert each.stdin is not None
                 each.stdin.write(b"\n")
+            assert one.stdout is not None
+            assert other.stdout is not None
             first, _, _ = select.select([one.stdout, other.stdout], [], [], 60)
             assert first[0].readline() == b"waiting\n"
             gate.set()

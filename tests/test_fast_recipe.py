@@ -14,10 +14,14 @@ from impasto.encoder import Encoder
 from impasto.fast.style import FastStyle
 from impasto.images import Picture
 from impasto.objectives import ContentTerm, Region, Styles, StyleTerm, make_objective
+from impasto.trainer import Length, Moment
 from impasto.weights import read_weights
 from training import fast
+from training.datasets import style_pictures
 from training.fast import (
     Judge,
+    Options,
+    Recipe,
     crops,
     flattened,
     in_cells,
@@ -129,6 +133,25 @@ def test_the_rate_rises_and_falls() -> None:
     assert max(rates) == pytest.approx(1, abs=0.01)
     assert rates.index(max(rates)) <= 3
     assert rates[-1] < 1e-5
+
+
+def test_linear_layers_learn_more_slowly(data: Path, tmp_path: Path) -> None:
+    options = Options(widths="4,4,8,8", batch=2, side=48)
+    found = style_pictures(data, tmp_path)
+    recipe = Recipe(options, found, torch.device("cpu"), torch.float32)
+    before = {name: value.clone() for name, value in recipe.net.named_parameters()}
+    length = Length(100, 2, 100, 100)
+    for seen in (2, 4):  # the first only moves the last layer, which begins with 0
+        recipe.step(Moment(seen, length, torch.device("cpu"), torch.float32))
+    moved = {
+        name: float((value - before[name]).detach().abs().max())
+        for name, value in recipe.net.named_parameters()
+    }
+    linear = {k: v for k, v in moved.items() if k.startswith("code.") or "gains" in k}
+    filters = {k: v for k, v in moved.items() if ".convs." in k and k.endswith("weight")}
+    assert min(filters.values()) > 0.3 * options.rate
+    assert min(linear.values()) > 0
+    assert max(linear.values()) < 0.21 * options.rate
 
 
 def test_a_run_learns_is_continued_and_can_be_used(

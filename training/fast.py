@@ -49,6 +49,10 @@ from training.program import begin, chosen, make_parser
 OBJECTIVE = TransferSettings()
 """Whose layers and weights are learnt."""
 
+LINEAR = 0.1
+"""The rate of linear layers, which turn a style into gains, as a share of that of filters: all
+of their 256 inputs move a result at once (Karras et al. 2019, appendix C, who take 0.01)."""
+
 MOMENTS = ("relu3_1", "relu4_1", "relu5_1")
 """Where means and deviations are compared."""
 
@@ -64,7 +68,7 @@ class Options:
         side: of the pictures, px.
         late_side: of the pictures in the last part of the run, px.
         late: the share of the run from which on they have that side.
-        rate: highest rate of Adam.
+        rate: highest rate of Adam, for filters.
         style: weight of the style loss, that of content being 1.
         moments: weight of means and deviations.
         identity: weight of giving a photo back whose style is its own.
@@ -316,14 +320,22 @@ class Recipe:
         self.options, self.pictures = options, pictures
         torch.manual_seed(options.seed)
         exact = Encoder.load(OBJECTIVE.encoder)
-        net = FastNetwork(exact, widths(options.widths)).to(device)
+        net = FastNetwork(exact, four(options.widths)).to(device)
         if options.warm_start:
             net.load_state_dict(FastStyle.load(options.warm_start).network.state_dict())
+        net.roots = torch.float32
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.judge = Judge(Encoder.load(OBJECTIVE.encoder, device=device, dtype=dtype))
-        self.optimizer = torch.optim.Adam(
-            self.net.parameters(), lr=options.rate, betas=(0.9, 0.999)
-        )
+        linear = {
+            id(each)
+            for module in self.net.modules()
+            if isinstance(module, nn.Linear)
+            for each in module.parameters()
+        }
+        self.optimizer = torch.optim.Adam([
+            {"params": [p for p in self.net.parameters() if id(p) not in linear], "share": 1.0},
+            {"params": [p for p in self.net.parameters() if id(p) in linear], "share": LINEAR},
+        ])  # fmt: skip
         self.average = Average(self.net, half_life=4_000)
         self.parts: dict[str, Part] = {
             "net": self.net,
@@ -349,7 +361,8 @@ class Recipe:
         with at.autocast():
             x = self.net(photos, self.net.describe(styles, features))
         x = x.float()
-        losses = self.judge.losses(self.judge.look(x), kept, aims)
+        shown = x.clamp(0, 1)  # as it will be; what is beyond counts below
+        losses = self.judge.losses(self.judge.look(shown), kept, aims)
         objective = (
             OBJECTIVE.content_weight * losses["content"]
             + options.style * losses["style"]
@@ -380,7 +393,7 @@ class Recipe:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.optimizer.step()
         self.average.update(self.net, self.options.batch)
 
@@ -393,8 +406,8 @@ def rate_at(done: float, highest: float) -> float:
     return highest * 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise))) + 1e-6
 
 
-def widths(text: str) -> tuple[int, int, int, int]:
-    """Channels from `16,32,64,128`."""
+def four(text: str) -> tuple[int, int, int, int]:
+    """Numbers from `16,32,64,128`."""
     a, b, c, d = (int(number) for number in text.split(","))
     return a, b, c, d
 

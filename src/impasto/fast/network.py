@@ -227,9 +227,13 @@ class FastNetwork(nn.Module):
     Args:
         encoder: the network that looks.
         widths: channels of the decoder at full size, 1/2, 1/4 and 1/8.
+
+    Attributes:
+        roots: in which roots of covariances are taken; see `transfer_matrix`.
     """
 
     noise: Tensor
+    roots: torch.dtype = torch.float64
 
     def __init__(
         self, encoder: Encoder, widths: tuple[int, int, int, int] = (16, 32, 64, 128)
@@ -306,7 +310,8 @@ class FastNetwork(nn.Module):
         turned = {}
         for name, x in features.items():
             own, aim = statistics(x, _fit(weight, x)), style.depths[name]
-            turned[name] = apply(x, transfer_matrix(own, aim), own.mean, aim.mean)
+            matrix = transfer_matrix(own, aim, dtype=self.roots)
+            turned[name] = apply(x, matrix, own.mean, aim.mean)
         code = self.modulation(style)
         shades = {name: [(code, 1.0)] for name in DEPTHS}
         change: Tensor = self.decoder(turned, shades, self.noises(features))

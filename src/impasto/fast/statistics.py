@@ -19,8 +19,8 @@ __all__ = [
     "transfer_matrix",
 ]
 
-ITERATIONS: Final = 16
-"""Of Newton and Schulz; enough for float32 with `ROOM`."""
+ITERATIONS: Final = {torch.float64: 16, torch.float32: 12}
+"""Of Newton and Schulz; with `ROOM`, enough for results in float32, and for 1e-3 of the norm."""
 
 SHRINK: Final = 0.25
 """How far covariances are taken to their diagonal; at 1 the transform is adaptive instance
@@ -93,7 +93,12 @@ def blend(parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
 
 
 def transfer_matrix(
-    content: Statistics, style: Statistics, *, room: float = ROOM, shrink: float = SHRINK
+    content: Statistics,
+    style: Statistics,
+    *,
+    room: float = ROOM,
+    shrink: float = SHRINK,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """What whitens the one and colours it as the other (Li et al. 2017, eqs. 1 and 2).
 
@@ -106,6 +111,7 @@ def transfer_matrix(
         style: to be reached; of the same shapes.
         room: the multiple, as a share of the mean variance of both.
         shrink: how far both covariances are first taken to their diagonal, 0 to 1.
+        dtype: in which roots are taken; float32 is three times as fast, and exact enough to train.
 
     Returns:
         `(N, C, C)`, float32: y = M (x − content.mean) + style.mean.
@@ -114,8 +120,8 @@ def transfer_matrix(
     traces = C.diagonal(dim1=1, dim2=2).mean(1) + S.diagonal(dim1=1, dim2=2).mean(1)
     floor = (room * traces / 2 + 1e-8)[:, None, None] * torch.eye(C.shape[-1], device=C.device)
     with in_float32(C):
-        root, _ = _roots((S + floor).double())
-        _, inverse = _roots((C + floor).double())
+        root, _ = _roots((S + floor).to(dtype))
+        _, inverse = _roots((C + floor).to(dtype))
         return (root @ inverse).float()
 
 
@@ -134,7 +140,7 @@ def _roots(A: Tensor) -> tuple[Tensor, Tensor]:
     norm = A.square().sum((1, 2), keepdim=True).sqrt()
     eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     Y, Z = A / norm, eye.expand_as(A)
-    for _ in range(ITERATIONS):
+    for _ in range(ITERATIONS[A.dtype]):
         T = 1.5 * eye - 0.5 * (Z @ Y)
         Y, Z = Y @ T, T @ Z
     return Y * norm.sqrt(), Z / norm.sqrt()
