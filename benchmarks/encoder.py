@@ -270,7 +270,9 @@ def _transfer(
     **options: Any,
 ) -> impasto.Result:
     options = {"size": given.size, **options}
-    return impasto.transfer(photo, style, steps=given.steps, **subject.options, **options)
+    return impasto.transfer(
+        photo, style, init="content", steps=given.steps, **subject.options, **options
+    )
 
 
 def _continued(photo: Picture) -> Picture:

@@ -199,7 +199,7 @@ def judge(encoder: Encoder, photo: Tensor, style: Tensor) -> Callable[[Tensor], 
 
 def curve(photo: Tensor, style: Tensor, steps: int) -> list[float]:
     """The lowest loss that the optimiser has found after each evaluation."""
-    run = impasto.transfer(photo, [(style, 1.0)], scales=1, steps=steps)
+    run = impasto.transfer(photo, [(style, 1.0)], init="content", scales=1, steps=steps)
     return list(itertools.accumulate((each["loss"] for each in run.history), min))
 
 

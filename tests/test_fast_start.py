@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from impasto.fast.export import export_onnx
 from impasto.fast.painting import Part, paint
 from impasto.fast.style import FastStyle
 from impasto.foreign import Weights, write_weights
+from impasto.presets import PRESETS
 from impasto.progress import Progress, Result
 from impasto.records import read_settings
+from impasto.settings import TransferSettings, make_settings
 from impasto.sources import samples
 from pictures import Program
 
@@ -45,6 +48,17 @@ def test_one_step_from_fast_is_what_fast_paints(fast: FastStyle) -> None:
     assert float((made.image.tensor() - painted).abs().max()) < 1.5 / 255
     assert made.settings["start"] == {"name": fast.name, "sha256": fast.sha256}
     assert made.settings["encoder"]["name"].startswith("slim-")
+
+
+def test_it_is_the_default_but_not_of_a_paper() -> None:
+    photo, style = sample("astronaut", 64), sample("strokes", 64)
+    ways: list[dict[str, Any]] = [{}, {"init": "fast"}, {"init": "content"}]
+    made = [impasto.transfer(photo, style, steps=2, **way).image.pixels for way in ways]
+    assert np.array_equal(made[0], made[1])
+    assert not np.array_equal(made[0], made[2])
+    starts = {name: make_settings(TransferSettings, {"preset": name}).init for name in PRESETS}
+    assert starts.pop("default") == "fast"
+    assert set(starts.values()) == {"content", "noise"}
 
 
 def test_masks_and_strength_hold_for_the_start(fast: FastStyle) -> None:

@@ -408,7 +408,9 @@ def test_loss_falls(init: str, fall: float, optimizer: Any, folder: Folder) -> N
 
 def test_style_of_the_result_is_that_of_the_painting(folder: Folder) -> None:
     result = impasto.transfer(
-        Picture(folder.photo), Picture(folder.painting), **(WEIGHTED | {"steps": 30})
+        Picture(folder.photo),
+        Picture(folder.painting),
+        **(WEIGHTED | {"steps": 30, "init": "content"}),
     )
     parts = [entry["parts"] for entry in result.history]
     assert min(part["style"] for part in parts) < 0.5 * parts[0]["style"]

@@ -210,7 +210,7 @@ def fast_beside() -> Image.Image:
     ways: dict[str, Any] = {
         "fast": {"method": "fast"},
         "optimize": {},
-        "--init fast": {"init": "fast"},
+        "--init content": {"init": "content"},
     }
     cells = [
         [
@@ -250,7 +250,7 @@ def layers_balance() -> Image.Image:
         "content_layers": ["relu2_2", "relu3_2", "relu4_2", "relu5_1"],
         "strength": [0.1, 0.3, 0.5, 0.7, 0.9, 1.0],
     }
-    return impasto.grid([PHOTO], ["sample:strokes"], vary, size=384, cell=200).pil()
+    return impasto.grid([PHOTO], ["sample:strokes"], vary, size=384, init="content", cell=200).pil()
 
 
 SHEETS: dict[str, Callable[[], Image.Image]] = {

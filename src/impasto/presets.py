@@ -64,7 +64,7 @@ _FIVE_FIRST: Final = "relu1_1=0.2,relu2_1=0.2,relu3_1=0.2,relu4_1=0.2,relu5_1=0.
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {
         "default": Preset(
-            summary="coarse to fine, from the photo, on the network that comes with impasto",
+            summary="coarse to fine, from what one pass makes of the photo, on our networks",
             source="ours",
         ),
         "gatys": Preset(

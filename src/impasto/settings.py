@@ -53,7 +53,7 @@ CONTENT_LAYERS: Final[Layers] = MappingProxyType({"relu3_2": 1.0, "relu4_2": 1.0
 STYLE_WEIGHT: Final = 15.0
 STARTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "transfer": ("content", "noise", "style", "fast"),
+        "transfer": ("fast", "content", "noise", "style"),
         "texture": ("noise", "style"),
         "reconstruct": ("noise",),
     }
@@ -204,8 +204,8 @@ class TransferSettings(Settings):
             afterwards; `luminance` paints light and dark alone, over the photo's colours;
             `histogram` and `linear` first bring the style's colours to the photo's, one axis of
             colour after another or by mean and covariance.
-        init: `content`, `noise`, `style`, `fast` for what the network that paints in one pass makes
-            of it, or a picture to start from.
+        init: `fast` for what the network that paints in one pass makes of the photo, `content` for
+            the photo itself, `noise`, `style`, or a picture to start from.
     """
 
     job: ClassVar[str] = "transfer"
@@ -219,7 +219,7 @@ class TransferSettings(Settings):
     style_layers: Layers = field(default_factory=lambda: STYLE_LAYERS)
     style_scale: float = 1.0
     colors: Colors = "style"
-    init: str = "content"
+    init: str = "fast"
 
     def __post_init__(self) -> None:
         super().__post_init__()

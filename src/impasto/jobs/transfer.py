@@ -67,7 +67,7 @@ class Painter:
         regions: Picture | None,
         options: TransferOptions,
     ) -> None:
-        init = opened_init("transfer", options.get("init", "content"))
+        init = opened_init("transfer", options.get("init", TransferSettings.init))
         if init:
             options["init"] = describe_input("init", init)["name"] or "picture"
         self.settings = make_settings(TransferSettings, options)
