@@ -117,12 +117,15 @@ def compare_sizes(
 def compare_scales(
     judge: Judge, photo: Tensor, style: Image.Image, steps: int
 ) -> list[tuple[float, float, float]]:
-    """What `judge` says of strokes of each size, always beside the painting as a whole."""
+    """What `judge` says of strokes of each size, always beside the painting as a whole.
+
+    From the photo, so that it is the optimiser alone that is measured.
+    """
     small = fitted(photo, 384)
     painting = fitted(Picture.from_pil(style).tensor(), 384)
     found = []
     for scale in SCALES:
-        result = impasto.transfer(small, style, style_scale=scale, steps=steps)
+        result = impasto.transfer(small, style, style_scale=scale, steps=steps, init="content")
         found.append(judge(result.image.tensor(), small, painting))
     return found
 

@@ -4,10 +4,14 @@ The ratio compares the seconds with the budget of 60 s on two cores that the def
 With --precisions it paints in float32 and in bfloat16 instead and compares the final losses, both
 evaluated in float32: bfloat16 is only worth its speed while they agree to 1 %.
 
-    python benchmarks/transfer.py [--size 512] [--runs 3] [--precisions]
+With --together two of them share the cores, with threads that wait as the program lets them, and as
+OpenMP does by itself; the ratios are over the seconds of one alone.
+
+    python benchmarks/transfer.py [--size 512] [--runs 3] [--precisions | --together]
 """
 
 import argparse
+import os
 import platform
 import resource
 import statistics
@@ -19,6 +23,9 @@ from pathlib import Path
 
 BUDGET = 60.0
 """Seconds on two cores at 512 px."""
+
+OPENMP_SPINS = "300000"
+"""What GNU's OpenMP takes where nothing is said, GOMP_SPINCOUNT in its manual."""
 
 
 def once(size: int, folder: Path) -> tuple[float, float]:
@@ -76,12 +83,45 @@ def compare_precisions(size: int) -> None:
         )
 
 
+def compare_together(size: int, runs: int) -> None:
+    """One alone and two at once, by the ways to wait."""
+    ways = {"as the program waits": {}, "as OpenMP does": {"GOMP_SPINCOUNT": OPENMP_SPINS}}
+    for name, variables in ways.items():
+        medians = []
+        for count in (1, 2):
+            seconds = []
+            for _ in range(runs):
+                begin = time.perf_counter()
+                command = [sys.executable, "-m", "impasto", "transfer", "sample:astronaut"]
+                command += ["sample:strokes", "--size", str(size), "--steps", "30", "-q"]
+                with tempfile.TemporaryDirectory() as folder:
+                    started = [
+                        subprocess.Popen(
+                            [*command, "-o", f"{folder}/{i}.png"], env={**os.environ, **variables}
+                        )
+                        for i in range(count)
+                    ]
+                    if any(process.wait() for process in started):
+                        sys.exit("impasto transfer failed")
+                seconds.append(time.perf_counter() - begin)
+            medians.append(statistics.median(seconds))
+        alone, two = medians
+        print(
+            f"{name}: {alone:.1f} s alone, {two:.1f} s for two at once ({two / alone:.2f}×)",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=512, help="working size, px")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--precisions", action="store_true", help="compare the final losses")
+    parser.add_argument("--together", action="store_true", help="two at once, by ways to wait")
     given = parser.parse_args()
+    if given.together:
+        compare_together(given.size, given.runs)
+        return
     if given.precisions:
         compare_precisions(given.size)
         return

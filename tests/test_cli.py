@@ -72,6 +72,15 @@ main()
 """
 
 
+WAITING = """
+import atexit, os, sys
+sys.argv[0] = "impasto"
+atexit.register(lambda: print("spins", os.environ.get("GOMP_SPINCOUNT")))
+from impasto.cli import main
+main()
+"""
+
+
 def process(*arguments: str | Path, code: str | None = None, **more: Any) -> Run:
     """Runs the program in a process of its own."""
     program = PROGRAM if code is None else [sys.executable, "-c", code]
@@ -100,6 +109,20 @@ def record(path: Path) -> dict[str, Any]:
 
 
 # --- help, and what is found wrong before torch is imported
+
+
+@pytest.mark.parametrize(
+    ("said", "spins"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_sleep_soon_unless_somebody_says_otherwise(
+    said: dict[str, str], spins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert f"spins {spins}\n" in process("--version", code=WAITING).out
 
 
 @pytest.mark.parametrize("columns", ["80", "200"])

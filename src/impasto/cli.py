@@ -23,6 +23,10 @@ __all__ = ["FLAGS", "NOT_FLAGS", "Common", "app", "main"]
 FAILED: Final = 2
 INTERRUPTED: Final = 130
 
+SPINS: Final = "3000"
+"""How often a thread looks whether others are done before it sleeps. OpenMP's own 300,000 keep two
+programs at once from getting anywhere on the same cores (benchmarks/transfer.py --together)."""
+
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
@@ -303,6 +307,8 @@ def _root(
 
 def main() -> None:
     """The program `impasto`. Exits with 0, with 2 if anything failed, with 130 on Ctrl-C."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # is read when torch is loaded
     try:
         code = app(standalone_mode=False)
     except (typer.TyperException, ImpastoError) as error:
