@@ -86,6 +86,8 @@ def compare_precisions(size: int) -> None:
 def compare_together(size: int, runs: int) -> None:
     """One alone and two at once, by the ways to wait."""
     ways = {"as the program waits": {}, "as OpenMP does": {"GOMP_SPINCOUNT": OPENMP_SPINS}}
+    waits = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    inherited = {name: value for name, value in os.environ.items() if name not in waits}
     for name, variables in ways.items():
         medians = []
         for count in (1, 2):
@@ -97,7 +99,7 @@ def compare_together(size: int, runs: int) -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     started = [
                         subprocess.Popen(
-                            [*command, "-o", f"{folder}/{i}.png"], env={**os.environ, **variables}
+                            [*command, "-o", f"{folder}/{i}.png"], env={**inherited, **variables}
                         )
                         for i in range(count)
                     ]

@@ -381,7 +381,7 @@ def test_network_and_styles_are_loaded_once(run: Program, monkeypatch: pytest.Mo
     monkeypatch.setattr("impasto.sources.open_image", count_picture)
     run.good(*BATCH)
     assert counts["painters"] == 1
-    assert counts["networks"] in (1, 2)  # the second in float32, where the first is not
+    assert counts["networks"] in (2, 3)  # of the start and of losses; again in float32 if need be
     assert opened == ["style.png", "a.jpg", "b.png", "c.bmp"]
 
 

@@ -22,7 +22,7 @@ from impasto.foreign import Weights, write_weights
 from impasto.presets import PRESETS
 from impasto.progress import Progress, Result
 from impasto.records import read_settings
-from impasto.settings import TransferSettings, make_settings
+from impasto.settings import STYLE_WEIGHT, TransferSettings, make_settings
 from impasto.sources import samples
 from pictures import Program
 
@@ -59,6 +59,27 @@ def test_it_is_the_default_but_not_of_a_paper() -> None:
     starts = {name: make_settings(TransferSettings, {"preset": name}).init for name in PRESETS}
     assert starts.pop("default") == "fast"
     assert set(starts.values()) == {"content", "noise"}
+
+
+def test_the_start_has_as_much_style_as_the_weights_ask_for() -> None:
+    def strength(**options: Any) -> float:
+        return make_settings(TransferSettings, options).effective_strength
+
+    assert strength() == 0.5
+    assert strength(strength=0.3) == pytest.approx(0.3)
+    assert strength(strength=1.0) == 1
+    assert strength(style_weight=0) == 0
+    assert strength(content_weight=9.0) == pytest.approx(0.25)
+    assert strength(style_weight=4 * STYLE_WEIGHT) == pytest.approx(2 / 3)
+    assert strength(preset="gatys", encoder="slim", init="fast") == 0.5
+    photo, style = sample("astronaut", 64), sample("strokes", 64)
+    made = impasto.transfer(photo, style, style_weight=0.0, steps=1)
+    assert float((made.image.tensor() - photo).abs().max()) < 1 / 255
+
+
+def test_where_there_is_no_float64_it_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impasto.fast.style.choose_device", lambda name: torch.device("mps"))
+    assert FastStyle.load(device="mps").device.type == "cpu"
 
 
 def test_masks_and_strength_hold_for_the_start(fast: FastStyle) -> None:

@@ -396,7 +396,7 @@ def test_the_flags_of_all_three_jobs(here: Program) -> None:
     told = " ".join(here.good("grid", "--help").out.split())
     assert "[default: transfer: 300 steps; texture: 400 steps; reconstruct: 150 steps]" in told
     assert "[default: texture: 512x512 px]" in told
-    assert "[default: transfer: content; texture, reconstruct: noise]" in told
+    assert "[default: transfer: fast; texture, reconstruct: noise]" in told
     assert "Seed of every random draw [default: 0]" in told
 
 

@@ -319,7 +319,7 @@ def test_luminance_and_content_keep_the_photos_chroma() -> None:
     for colors in ("content", "luminance"):
         made = impasto.transfer(photo, flat((200, 40, 90)), colors=colors, **QUICK).image
         exact = with_chroma_of(made.tensor(), photo.tensor())
-        assert (exact - made.tensor()).abs().max() <= 1.6 / 255
+        assert (exact - made.tensor()).abs().max() <= 2 / 255  # rounding, at the edge of sRGB
         light = to_oklab(made.tensor())[:, 0] - to_oklab(photo.tensor())[:, 0]
         assert light.abs().max() > 0.01
 

@@ -206,7 +206,7 @@ def fast_strength() -> Image.Image:
 
 
 def fast_beside() -> Image.Image:
-    """In one pass, by the optimiser, and by the optimiser from what one pass made."""
+    """In one pass, by the optimiser, and by the optimiser from the photo."""
     ways: dict[str, Any] = {
         "fast": {"method": "fast"},
         "optimize": {},

@@ -49,10 +49,6 @@ from training.program import begin, chosen, make_parser
 OBJECTIVE = TransferSettings()
 """Whose layers and weights are learnt."""
 
-LINEAR = 0.1
-"""The rate of linear layers, which turn a style into gains, as a share of that of filters: all
-of their 256 inputs move a result at once (Karras et al. 2019, appendix C, who take 0.01)."""
-
 MOMENTS = ("relu3_1", "relu4_1", "relu5_1")
 """Where means and deviations are compared."""
 
@@ -69,6 +65,8 @@ class Options:
         late_side: of the pictures in the last part of the run, px.
         late: the share of the run from which on they have that side.
         rate: highest rate of Adam, for filters.
+        linear: the rate of linear layers, which turn a style into gains, as a share of that: all of
+            their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
         style: weight of the style loss, that of content being 1.
         moments: weight of means and deviations.
         identity: weight of giving a photo back whose style is its own.
@@ -86,6 +84,7 @@ class Options:
     late_side: int = 192
     late: float = 0.75
     rate: float = 6e-4
+    linear: float = 0.1
     style: float = OBJECTIVE.style_weight
     moments: float = 1.0
     identity: float = 30.0
@@ -332,10 +331,11 @@ class Recipe:
             if isinstance(module, nn.Linear)
             for each in module.parameters()
         }
-        self.optimizer = torch.optim.Adam([
-            {"params": [p for p in self.net.parameters() if id(p) not in linear], "share": 1.0},
-            {"params": [p for p in self.net.parameters() if id(p) in linear], "share": LINEAR},
-        ])  # fmt: skip
+        slow = [p for p in self.net.parameters() if id(p) in linear]
+        others = [p for p in self.net.parameters() if id(p) not in linear]
+        self.optimizer = torch.optim.Adam(
+            [{"params": others, "share": 1.0}, {"params": slow, "share": options.linear}]
+        )
         self.average = Average(self.net, half_life=4_000)
         self.parts: dict[str, Part] = {
             "net": self.net,

@@ -108,7 +108,7 @@ def transfer(
     In a folder, a result of the same settings and inputs is skipped, an unfinished one is done
     again, and any other file is left alone unless --overwrite says otherwise.
 
-    INIT is content, noise, style or a PICTURE. sample:astronaut is a photo; sample:strokes,
+    INIT is fast, content, noise, style or a PICTURE. sample:astronaut is a photo; sample:strokes,
     sample:woodcut, sample:inkwash, sample:stainedglass, sample:pointillism and sample:marbling
     are styles.
     """

@@ -19,8 +19,8 @@ __all__ = [
     "transfer_matrix",
 ]
 
-ITERATIONS: Final = {torch.float64: 16, torch.float32: 12}
-"""Of Newton and Schulz; with `ROOM`, enough for results in float32, and for 1e-3 of the norm."""
+ITERATIONS: Final = 16
+"""Of Newton and Schulz; enough for float32 with `ROOM`."""
 
 SHRINK: Final = 0.25
 """How far covariances are taken to their diagonal; at 1 the transform is adaptive instance
@@ -140,7 +140,7 @@ def _roots(A: Tensor) -> tuple[Tensor, Tensor]:
     norm = A.square().sum((1, 2), keepdim=True).sqrt()
     eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     Y, Z = A / norm, eye.expand_as(A)
-    for _ in range(ITERATIONS[A.dtype]):
+    for _ in range(ITERATIONS):
         T = 1.5 * eye - 0.5 * (Z @ Y)
         Y, Z = Y @ T, T @ Z
     return Y * norm.sqrt(), Z / norm.sqrt()

@@ -189,11 +189,13 @@ class FastStyle:
 
 
 def _device(device: torch.device | str) -> torch.device:
-    """A device that is here."""
+    """A device that is here; instead of MPS, which has no float64, the CPU."""
     name = str(device).partition(":")[0]
     if name not in get_args(DeviceName):
         raise SettingsError(f"device is {name!r}; it can be {', '.join(get_args(DeviceName))}")
     found = choose_device(name)  # type: ignore[arg-type]
+    if found.type == "mps":
+        return torch.device("cpu")
     return torch.device(device) if name == found.type else found
 
 

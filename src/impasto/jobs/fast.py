@@ -105,9 +105,14 @@ class FastMethod:
             return result(step, partial=False)
 
     def picture(self, layout: Layout) -> Tensor:
-        """What was laid out, painted at once: `(1, 3, h, w)`; a start for the optimiser."""
+        """What was laid out, painted at once: `(1, 3, h, w)`; a start for the optimiser.
+
+        It has as much of the style as the weights ask for, whatever set them.
+        """
         with threads(self.settings.threads):
-            return self._fast.painted(layout.content, self._parts(layout), self._strength)
+            return self._fast.painted(
+                layout.content, self._parts(layout), self.settings.effective_strength
+            )
 
     @property
     def _strength(self) -> float:
@@ -115,7 +120,14 @@ class FastMethod:
 
     def _parts(self, layout: Layout) -> list[Part]:
         """The styles as the network knows them, and where each is painted."""
-        return [Part(self._code(r.styles, max(layout.size)), r.mask) for r in layout.regions]
+        device = self._fast.device
+        return [
+            Part(
+                self._code(r.styles, max(layout.size)),
+                None if r.mask is None else r.mask.to(device),
+            )
+            for r in layout.regions
+        ]
 
     def _code(self, styles: Styles, size: int) -> StyleCode:
         """What the network knows of styles for a photo whose long side has `size` px."""

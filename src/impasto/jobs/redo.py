@@ -292,9 +292,15 @@ def _sound_inputs(job: str, inputs: Any) -> bool:
     )
 
 
+def _begun_in_one_pass(record: Mapping[str, Any]) -> bool:
+    """Whether the optimiser started from what one pass made."""
+    settings = record["settings"]
+    return bool(settings.get("init") == "fast" and settings.get("method") != "fast")
+
+
 def _sound_start(record: Mapping[str, Any]) -> bool:
     """Whether it started from a word, or from one of its inputs, and from no other file."""
-    if record["settings"].get("init") == "fast":
+    if _begun_in_one_pass(record):
         start = record.get("start")
         return isinstance(start, dict) and isinstance(start.get("sha256"), str)
     return any(entry["role"] == "init" for entry in record["inputs"]) or (
@@ -400,7 +406,7 @@ def _has_device(name: DeviceName) -> bool:
 
 def _check_start(record: Mapping[str, Any], path: Path) -> None:
     """Refuses a result whose start was painted by a network that is not here."""
-    if record["settings"].get("init") != "fast":
+    if not _begun_in_one_pass(record):
         return
     from impasto.weights import check_sha256, weights_path
 
