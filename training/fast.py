@@ -44,6 +44,7 @@ from impasto.settings import TransferSettings
 from impasto.shuffle import Shuffle
 from impasto.trainer import Length, Moment, Part, train
 from training.datasets import Pictures, style_pictures
+from training.muon import Muon
 from training.program import begin, chosen, make_parser
 
 OBJECTIVE = TransferSettings()
@@ -63,8 +64,8 @@ class Options:
         batch: pictures per step.
         side: of the pictures, px.
         late_side: of the pictures in the last part of the run, px.
-        late: the share of the run from which on they have that side.
-        rate: highest rate of Adam, for filters.
+        late: the share of the run from which on they have that side, and the rate falls.
+        rate: highest rate, of Muon for matrices and of Adam for biases and the last layer.
         linear: the rate of linear layers, which turn a style into gains, as a share of that: all of
             their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
         style: weight of the style loss, that of content being 1.
@@ -82,11 +83,11 @@ class Options:
     batch: int = 8
     side: int = 128
     late_side: int = 192
-    late: float = 0.75
-    rate: float = 6e-4
-    linear: float = 0.1
+    late: float = 0.8
+    rate: float = 5e-4
+    linear: float = 0.3
     style: float = OBJECTIVE.style_weight
-    moments: float = 1.0
+    moments: float = 0.3
     identity: float = 30.0
     own: float = 0.1
     flat: float = 0.4
@@ -325,21 +326,21 @@ class Recipe:
         net.roots = torch.float32
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.judge = Judge(Encoder.load(OBJECTIVE.encoder, device=device, dtype=dtype))
-        linear = {
-            id(each)
+        shares = {
+            parameter: options.linear if isinstance(module, nn.Linear) else 1.0
             for module in self.net.modules()
-            if isinstance(module, nn.Linear)
-            for each in module.parameters()
+            for parameter in module.parameters(recurse=False)
         }
-        slow = [p for p in self.net.parameters() if id(p) in linear]
-        others = [p for p in self.net.parameters() if id(p) not in linear]
-        self.optimizer = torch.optim.Adam(
-            [{"params": others, "share": 1.0}, {"params": slow, "share": options.linear}]
-        )
+        last = self.net.decoder.out.conv.weight
+        matrices = [p for p in shares if p.ndim > 1 and p is not last]
+        others = [p for p in shares if p.ndim == 1 or p is last]
+        self.muon = Muon({"params": [p], "share": shares[p]} for p in matrices)
+        self.adam = torch.optim.Adam([{"params": [p], "share": shares[p]} for p in others])
         self.average = Average(self.net, half_life=4_000)
         self.parts: dict[str, Part] = {
             "net": self.net,
-            "optimizer": self.optimizer,
+            "muon": self.muon,
+            "adam": self.adam,
             "average": self.average,
         }
         count = len(pictures.labels)
@@ -377,7 +378,7 @@ class Recipe:
             + options.outside * outside
             + OBJECTIVE.ripple_weight * ripple
         )
-        self._descend(loss, rate_at(at.done, options.rate))
+        self._descend(loss, rate_at(at.done, options.rate, options.late))
         others = ~own
         count = others.sum().clamp(min=1)
         metrics = {name: (value * others).sum() / count for name, value in losses.items()}
@@ -389,21 +390,22 @@ class Recipe:
         }
 
     def _descend(self, loss: Tensor, rate: float) -> None:
-        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["share"]
-        self.optimizer.step()
+        for optimizer in (self.muon, self.adam):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["share"]
+            optimizer.step()
+            optimizer.zero_grad()
         self.average.update(self.net, self.options.batch)
 
 
-def rate_at(done: float, highest: float) -> float:
-    """The rate after a share of the run: a short rise, then down in a cosine."""
-    rise = 0.02
+def rate_at(done: float, highest: float, late: float) -> float:
+    """The rate after a share of the run: a short rise, then constant, from `late` on down to 0."""
+    rise = 0.01
     if done < rise:
         return highest * max(done, 1e-4) / rise
-    return highest * 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise))) + 1e-6
+    return highest * min(1.0, (1 - done) / max(1 - late, 1e-9))
 
 
 def four(text: str) -> tuple[int, int, int, int]:

@@ -19,15 +19,15 @@ __all__ = [
     "transfer_matrix",
 ]
 
-ITERATIONS: Final = 16
-"""Of Newton and Schulz; enough for float32 with `ROOM`."""
-
 SHRINK: Final = 0.25
 """How far covariances are taken to their diagonal; at 1 the transform is adaptive instance
 normalisation (Huang & Belongie 2017), at 0 whitening and colouring (Li et al. 2017)."""
 
 ROOM: Final = 0.02
 """What is added to the variances, as a share of their mean: how flat a direction may be."""
+
+LEAST: Final = 0.006
+"""The least root of an eigenvalue, as a share of the norm, for 256 channels and half of `ROOM`."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +135,30 @@ def _roots(A: Tensor) -> tuple[Tensor, Tensor]:
     """A^½ and A^−½ of symmetric positive matrices (N, C, C), by Newton and Schulz.
 
     Higham 2008, eq. 6.35 (coupled Newton–Schulz iteration): products alone, so that it runs in
-    batches, has gradients where eigenvalues meet, and can be exported.
+    batches, has gradients where eigenvalues meet, and can be exported. Its steps are stretched so
+    far as the interval of the eigenvalues allows (Chen & Chow 2014): nine do what sixteen did.
     """
     norm = A.square().sum((1, 2), keepdim=True).sqrt()
     eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     Y, Z = A / norm, eye.expand_as(A)
-    for _ in range(ITERATIONS):
-        T = 1.5 * eye - 0.5 * (Z @ Y)
+    for stretch in STRETCHES:
+        T = 1.5 * stretch * eye - 0.5 * stretch**3 * (Z @ Y)
         Y, Z = Y @ T, T @ Z
     return Y * norm.sqrt(), Z / norm.sqrt()
+
+
+def _stretches(least: float, tolerance: float = 1e-7) -> tuple[float, ...]:
+    """The stretch of every step, until roots between `least` and 1 are 1 but for `tolerance`."""
+    found = []
+    while 1 - least > tolerance:
+        stretch = math.sqrt(3 / (1 + least + least**2))
+        least = stretch * least * (3 - (stretch * least) ** 2) / 2
+        found.append(stretch)
+    return tuple(found)
+
+
+STRETCHES: Final = _stretches(LEAST)
+"""Of the nine steps."""
 
 
 def in_float32(x: Tensor) -> AbstractContextManager[Any]:
