@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tools.make_samples import STYLES
 from training import drawn
 
 
@@ -18,7 +19,7 @@ def test_drawings_become_squares_and_are_made_once(
     assert [path.name for path in squares] == [f"pointillism-1000-{i}.png" for i in range(4)]
     pixels = [np.asarray(Image.open(path)) for path in squares]
     assert {each.shape for each in pixels} == {(256, 256, 3)}
-    whole = drawn.STYLES["pointillism"](np.random.default_rng(1000), 512)
+    whole = STYLES["pointillism"](np.random.default_rng(1000), 512)
     top, bottom = np.hstack(pixels[:2]), np.hstack(pixels[2:])
     assert np.array_equal(np.vstack([top, bottom]), np.asarray(whole))
     times = [path.stat().st_mtime_ns for path in squares]
