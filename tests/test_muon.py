@@ -36,7 +36,7 @@ def test_a_step_is_as_long_as_one_of_adam() -> None:
 
 
 def descend(optimizer: torch.optim.Optimizer, w: nn.Parameter, steps: int) -> float:
-    """The loss of a badly scaled quadratic after some steps whose rate falls to 0."""
+    """The largest weight of a badly scaled quadratic after steps whose rate falls to 0."""
     scales = torch.logspace(0, -1, 16)
     loss = torch.zeros(())
     for step in range(steps):

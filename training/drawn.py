@@ -15,11 +15,10 @@ import numpy as np
 
 from impasto.files import atomic_path
 from tools.make_samples import STYLES
+from training.datasets import STYLE_SIDE
 
 FIRST: Final = 1000
 """The first seed; those of the samples are sums of their names (`zlib.crc32`)."""
-
-SIDE: Final = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,14 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     for seed in range(FIRST, FIRST + given.count):
         for name in given.only:
-            corners = [(x, y) for y in (0, SIDE) for x in (0, SIDE)]
+            corners = [(x, y) for y in (0, STYLE_SIDE) for x in (0, STYLE_SIDE)]
             paths = [given.out / f"{name}-{seed}-{i}.png" for i in range(len(corners))]
             if all(path.exists() for path in paths):
                 continue
-            drawing = STYLES[name](np.random.default_rng(seed), 2 * SIDE)
+            drawing = STYLES[name](np.random.default_rng(seed), 2 * STYLE_SIDE)
             for path, (x, y) in zip(paths, corners, strict=True):
                 with atomic_path(path) as temporary:
-                    drawing.crop((x, y, x + SIDE, y + SIDE)).save(temporary, format="PNG")
+                    drawing.crop((x, y, x + STYLE_SIDE, y + STYLE_SIDE)).save(
+                        temporary, format="PNG"
+                    )
             print(f"{name}-{seed}", flush=True)
 
 
