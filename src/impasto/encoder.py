@@ -320,7 +320,7 @@ class _Trunk(torch.autograd.Function):
             elif seed is not None:
                 gradient.add_(seed)
             torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
-            gradient = _convolve_backward(gradient, saved[-1], convolution[0], encoder.padding)
+            gradient = _convolve_backward(gradient, convolution[0], encoder.padding)
         return gradient, None, None, None
 
 
@@ -337,13 +337,12 @@ def _pad(x: Tensor, padding: Padding) -> Tensor:
     return F.pad(x, (1, 1, 1, 1), mode=mode)
 
 
-def _convolve_backward(gradient: Tensor, x: Tensor, weight: Tensor, padding: Padding) -> Tensor:
-    """The gradient of `_convolve` with respect to its input `x`."""
+def _convolve_backward(gradient: Tensor, weight: Tensor, padding: Padding) -> Tensor:
+    """The gradient of `_convolve` with respect to its input."""
     if padding == "zero":
-        return _input_gradient(gradient, x, weight, 1)
-    N, C, H, W = x.shape
-    padded = x.new_empty(()).expand(N, C, H + 2, W + 2)  # only its shape is read
-    g = _input_gradient(gradient, padded, weight, 0)
+        return F.conv_transpose2d(gradient, weight, padding=1)
+    H, W = gradient.shape[-2:]
+    g = F.conv_transpose2d(gradient, weight)
     # The pixel that a border row repeats: itself (replicate) or its inner neighbour (reflect).
     inner = 2 if padding == "reflect" and min(H, W) > 1 else 1
     g[..., inner, :] += g[..., 0, :]
@@ -351,14 +350,6 @@ def _convolve_backward(gradient: Tensor, x: Tensor, weight: Tensor, padding: Pad
     g[..., inner] += g[..., 0]
     g[..., W + 1 - inner] += g[..., W + 1]
     return g[..., 1:-1, 1:-1].contiguous(memory_format=torch.channels_last)
-
-
-def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, padding: int) -> Tensor:
-    result: Tensor = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1,
-        [True, False, False],
-    )[0]  # fmt: skip
-    return result
 
 
 def _pool_backward(gradient: Tensor, x: Tensor, places: Tensor | None) -> Tensor:
