@@ -11,13 +11,14 @@ from PIL import Image
 
 import pictures
 from impasto.encoder import Encoder
+from impasto.errors import ImpastoError
 from impasto.fast.style import FastStyle
 from impasto.images import Picture
 from impasto.objectives import ContentTerm, Region, Styles, StyleTerm, make_objective
 from impasto.trainer import Length, Moment
 from impasto.weights import read_weights
 from training import fast
-from training.datasets import style_pictures
+from training.datasets import style_label, style_pictures
 from training.fast import (
     Judge,
     Options,
@@ -32,7 +33,7 @@ from training.fast import (
 )
 
 TOY = [
-    *("--widths", "4,4,8,8", "--batch", "2", "--side", "48", "--late-side", "64"),
+    *("--widths", "4,4,8,8", "--batch", "2", "--side", "64", "--late-side", "96"),
     *("--log-every", "2", "--threads", "1", "--precision", "float32"),
 ]
 
@@ -65,6 +66,39 @@ def test_crops_are_parts_of_the_picture() -> None:
         assert spans.std() > 0.02  # scales differ
     upright = crops(ramp, 64, turned=False)
     assert (upright[:, 1].diff(dim=2).abs().max()) < 1e-3  # rows stay rows
+
+
+def test_crops_are_enlarged_no_further_than_said() -> None:
+    torch.manual_seed(0)
+    ramp = torch.linspace(0, 1, 256).view(1, 1, 1, 256).expand(64, 3, 256, 256)
+    for enlarged in (1.2, 1.7):
+        found = crops(ramp, 64, turned=False, enlarged=enlarged)
+        steps = found[..., 1:-1].diff(dim=3).abs().mean((1, 2, 3)) * 255  # px of the picture
+        assert 1 / enlarged - 0.01 < steps.min() < 1.15 / enlarged
+
+
+def test_a_share_of_the_styles_is_drawn(data: Path, tmp_path: Path) -> None:
+    folder = data / "drawn"
+    folder.mkdir()
+    for i in range(2):
+        Image.fromarray(pictures.painting(80, 64, i)).save(folder / f"{i}.png")
+    found = style_pictures(data, tmp_path)
+    (data / "a-folder-of-later").mkdir()
+    Image.fromarray(pictures.painting(80, 64)).save(data / "a-folder-of-later" / "1.png")
+    assert len(style_pictures(data, tmp_path).labels) == len(found.labels)
+    label = style_label(tmp_path, "drawn")
+    assert style_label(tmp_path, "a-folder-of-later") is None
+    drawn = {int(i) for i in (found.labels == label).nonzero()[0]}
+    assert len(drawn) == 2
+    with pytest.raises(ImpastoError, match="multiples of 32 px"):
+        Recipe(Options(late_side=176), found, torch.device("cpu"), torch.float32)
+    options = Options(widths="4,4,8,8", batch=400, drawn=0.5)
+    recipe = Recipe(options, found, torch.device("cpu"), torch.float32, label)
+    torch.manual_seed(0)
+    chosen = recipe._style_indices(0).tolist()
+    assert 0.55 < sum(i in drawn for i in chosen) / len(chosen) < 0.7  # with those by chance
+    without = Recipe(options, found, torch.device("cpu"), torch.float32)._style_indices(0).tolist()
+    assert sum(i in drawn for i in without) == 100
 
 
 def test_colours_change_in_half_of_the_pictures() -> None:
@@ -138,7 +172,7 @@ def test_the_rate_rises_stays_and_falls() -> None:
 
 
 def test_linear_layers_learn_more_slowly(data: Path, tmp_path: Path) -> None:
-    options = Options(widths="4,4,8,8", batch=2, side=48)
+    options = Options(widths="4,4,8,8", batch=2, side=64)
     found = style_pictures(data, tmp_path)
     recipe = Recipe(options, found, torch.device("cpu"), torch.float32)
     before = {name: value.clone() for name, value in recipe.net.named_parameters()}

@@ -225,7 +225,7 @@ def test_tiles_agree_where_a_photo_is_flat(fast: FastStyle) -> None:
 def test_the_file_for_onnx_agrees_where_features_are_flat(fast: FastStyle, tmp_path: Path) -> None:
     assert 0 < export_onnx(fast, tmp_path / "fast.onnx") < 1e-3
     broken = FastStyle.load()
-    broken.network.decoder.out.conv.bias[0] = torch.nan  # type: ignore[index]
+    broken.network.decoder(1).out.conv.bias[0] = torch.nan  # type: ignore[index]
     with pytest.raises(RunError, match="differs from torch"):
         export_onnx(broken, tmp_path / "broken.onnx")
     assert not (tmp_path / "broken.onnx").exists()

@@ -14,11 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from impasto.errors import ImpastoError
-from impasto.files import atomic_path
+from impasto.files import atomic_path, write_text_atomic
 from impasto.images import open_image
 from impasto.pyramid import cover
 
-__all__ = ["SIDE", "STYLE_SIDE", "Pictures", "cached", "style_pictures", "tiny_imagenet"]
+__all__ = [
+    "SIDE",
+    "STYLE_SIDE",
+    "Pictures",
+    "cached",
+    "style_label",
+    "style_pictures",
+    "tiny_imagenet",
+]
 
 SIDE: Final = 64
 """Side of a Tiny-ImageNet picture, px."""
@@ -112,9 +120,18 @@ def style_pictures(data: Path, cache: Path) -> Pictures:
     def decode() -> tuple[list[Pixels], list[int]]:
         cut = [cover(open_image(path).tensor(), (STYLE_SIDE, STYLE_SIDE)) for path in files]
         pixels = [(x[0].permute(1, 2, 0) * 255).round().byte().numpy() for x in cut]
+        cache.mkdir(parents=True, exist_ok=True)
+        names = "".join(folder.relative_to(data).as_posix() + "\n" for folder in folders)
+        write_text_atomic(cache / "style.folders.txt", names)
         return pixels, [folders.index(path.parent) for path in files]
 
     return cached(cache / "style", decode)
+
+
+def style_label(cache: Path, folder: str) -> int | None:
+    """The label in `style_pictures` of what lay in a folder of the data; None if nothing did."""
+    folders = (cache / "style.folders.txt").read_text("utf-8").splitlines()
+    return folders.index(folder) if folder in folders else None
 
 
 def cached(path: Path, decode: Callable[[], tuple[list[Pixels], list[int]]]) -> Pictures:

@@ -17,8 +17,9 @@ down a ripple. So one pass gives what many steps would. Beside it:
 - values outside of [0, 1] cost.
 
 A photo and a style are random crops at random scales, turned and mirrored; a style's colours are
-mixed by a random matrix, so that no palette is rare. A share of the styles is made flat in colour
-and hard at its edges, as woodcuts, stained glass and posters are, of which paintings have few.
+mixed by a random matrix, so that no palette is rare. A share of the styles comes from drawings, if
+there are any (`training.drawn`), and a share is made flat in colour and hard at its edges: marks as
+of woodcuts, stained glass and posters, of which other pictures have few.
 """
 
 import dataclasses
@@ -34,7 +35,8 @@ from torch import Tensor, nn
 
 from impasto.average import Average
 from impasto.encoder import Encoder
-from impasto.fast.network import DEPTHS, FastNetwork
+from impasto.errors import ImpastoError
+from impasto.fast.network import DEPTHS, LOOKS, STRIDE, FastNetwork
 from impasto.fast.style import FastStyle
 from impasto.files import atomic_path
 from impasto.foreign import Weights, write_weights
@@ -43,7 +45,7 @@ from impasto.losses import gram_matrix, second_variation
 from impasto.settings import TransferSettings
 from impasto.shuffle import Shuffle
 from impasto.trainer import Length, Moment, Part, train
-from training.datasets import Pictures, style_pictures
+from training.datasets import Pictures, style_label, style_pictures
 from training.muon import Muon
 from training.program import begin, chosen, make_parser
 
@@ -54,6 +56,12 @@ MOMENTS = ("relu3_1", "relu4_1", "relu5_1")
 """Where means and deviations are compared."""
 
 
+PHOTOS_ENLARGED = 1.7
+"""The most px that a photo's pixel becomes: at 512 px many photos have no finer detail.
+
+Styles are hardly enlarged: that would teach the network to blur."""
+
+
 @dataclass(frozen=True)
 class Options:
     """Everything that makes a run what it is; each is a flag.
@@ -62,8 +70,8 @@ class Options:
         widths: channels of the decoder at full size, 1/2, 1/4 and 1/8.
         images: pictures to paint.
         batch: pictures per step.
-        side: of the pictures, px.
-        late_side: of the pictures in the last part of the run, px.
+        side: of the pictures, px, a multiple of 32.
+        late_side: of the pictures in the last part of the run, px, likewise.
         late: the share of the run from which on they have that side, and the rate falls.
         rate: highest rate, of Muon for matrices and of Adam for biases and the last layer.
         linear: the rate of linear layers, which turn a style into gains, as a share of that: all of
@@ -72,6 +80,7 @@ class Options:
         moments: weight of means and deviations.
         identity: weight of giving a photo back whose style is its own.
         own: share of the pictures whose style is their own.
+        drawn: share of the styles that come from the folder `drawn`; see `training.drawn`.
         flat: share of the styles that are made of flat colours.
         outside: weight of values outside of [0, 1].
         warm_start: an exported network to begin with; empty for random weights.
@@ -90,7 +99,8 @@ class Options:
     moments: float = 0.3
     identity: float = 30.0
     own: float = 0.1
-    flat: float = 0.4
+    drawn: float = 0.35
+    flat: float = 0.2
     outside: float = 10.0
     warm_start: str = ""
     seed: int = 0
@@ -99,17 +109,18 @@ class Options:
 # --- Pictures -------------------------------------------------------------------------------------
 
 
-def crops(x: Tensor, side: int, *, turned: bool) -> Tensor:
+def crops(x: Tensor, side: int, *, turned: bool, enlarged: float = 1.2) -> Tensor:
     """A random part of each picture, at a random scale, mirrored or not.
 
     Args:
         x: `(N, 3, H, W)`.
         side: of the result, px.
         turned: whether it may also be turned, by any angle.
+        enlarged: the most that a pixel may grow, in px.
     """
     N, device = len(x), x.device
     whole = min(x.shape[-2:]) / side  # half a picture's extent is 1; this is 1 px for 1 px
-    least = min(1.0, 0.85 / whole)  # enlarging would only teach its blur
+    least = min(1.0, 1 / (enlarged * whole))
     angle = torch.empty(N, device=device).uniform_(-math.pi, math.pi) * float(turned)
     most = (1 / (angle.cos().abs() + angle.sin().abs())).clamp(min=least)
     share = least * (most / least) ** torch.rand(N, device=device)
@@ -315,15 +326,23 @@ class Recipe:
     """
 
     def __init__(
-        self, options: Options, pictures: Pictures, device: torch.device, dtype: torch.dtype
+        self,
+        options: Options,
+        pictures: Pictures,
+        device: torch.device,
+        dtype: torch.dtype,
+        drawn: int | None = None,
     ) -> None:
+        if options.side % STRIDE or options.late_side % STRIDE:
+            raise ImpastoError(f"sides are multiples of {STRIDE} px; change --side, --late-side")
         self.options, self.pictures = options, pictures
+        self._drawn = torch.from_numpy((pictures.labels == drawn).nonzero()[0])
         torch.manual_seed(options.seed)
         exact = Encoder.load(OBJECTIVE.encoder)
         net = FastNetwork(exact, four(options.widths)).to(device)
         if options.warm_start:
             net.load_state_dict(FastStyle.load(options.warm_start).network.state_dict())
-        net.roots = torch.float32
+        net.sums = torch.float32
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.judge = Judge(Encoder.load(OBJECTIVE.encoder, device=device, dtype=dtype))
         shares = {
@@ -331,12 +350,12 @@ class Recipe:
             for module in self.net.modules()
             for parameter in module.parameters(recurse=False)
         }
-        last = self.net.decoder.out.conv.weight
-        matrices = [p for p in shares if p.ndim > 1 and p is not last]
-        others = [p for p in shares if p.ndim == 1 or p is last]
+        last = {self.net.decoder(look).out.conv.weight for look in range(LOOKS)}
+        matrices = [p for p in shares if p.ndim > 1 and p not in last]
+        others = [p for p in shares if p.ndim == 1 or p in last]
         self.muon = Muon({"params": [p], "share": shares[p]} for p in matrices)
         self.adam = torch.optim.Adam([{"params": [p], "share": shares[p]} for p in others])
-        self.average = Average(self.net, half_life=4_000)
+        self.average = Average(self.net, half_life=min(4_000, options.images / 12))
         self.parts: dict[str, Part] = {
             "net": self.net,
             "muon": self.muon,
@@ -351,8 +370,8 @@ class Recipe:
         options, N = self.options, self.options.batch
         side = options.side if at.done < options.late else options.late_side
         photos, _ = self.pictures.take(self._photos.indices(at.seen, N), at.device)
-        styles, _ = self.pictures.take(self._styles.indices(at.seen, N), at.device)
-        photos = crops(photos, side, turned=False)
+        styles, _ = self.pictures.take(self._style_indices(at.seen), at.device)
+        photos = crops(photos, side, turned=False, enlarged=PHOTOS_ENLARGED)
         styles = flattened(other_colors(crops(styles, side, turned=True)), options.flat)
         own = torch.rand(N, device=at.device) < options.own
         styles = torch.where(own[:, None, None, None], photos, styles)
@@ -388,6 +407,15 @@ class Recipe:
             "identity": identity.sum() / own.sum().clamp(min=1),
             "ripple": ripple,
         }
+
+    def _style_indices(self, seen: int) -> Tensor:
+        """Which pictures are the styles of a batch: a share of it are drawn ones."""
+        N = self.options.batch
+        found = self._styles.indices(seen, N)
+        if not len(self._drawn):
+            return found
+        drawn = self._drawn[torch.randint(len(self._drawn), (N,))]
+        return torch.where(torch.rand(N) < self.options.drawn, drawn, found)
 
     def _descend(self, loss: Tensor, rate: float) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
@@ -441,6 +469,7 @@ def export(net: FastNetwork, options: Options, path: Path, **facts: str) -> None
     metadata = {
         "kind": "fast",
         "widths": options.widths,
+        "looks": str(LOOKS),
         "encoder": net.encoder.name,
         "encoder_sha256": net.encoder.sha256,
         "recipe": json.dumps(
@@ -459,7 +488,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = chosen(given, Options)
     place = begin(given)
     pictures = style_pictures(given.data, place.cache)
-    recipe = Recipe(options, pictures, place.device, place.dtype)
+    drawn = style_label(place.cache, "drawn")
+    recipe = Recipe(options, pictures, place.device, place.dtype, drawn)
     batch = options.batch
     run = train(
         recipe.parts,

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
 from impasto.errors import RunError
-from impasto.fast.network import STRIDE, FastNetwork
+from impasto.fast.network import FastNetwork, padded
 from impasto.fast.style import FastStyle
 from impasto.files import StrPath, atomic_path
 from impasto.images import open_image
@@ -41,7 +40,7 @@ class _Whole(nn.Module):
         self.network = network
 
     def forward(self, photo: Tensor, style: Tensor) -> Tensor:
-        (x, inside), (s, weight) = _padded(photo), _padded(style)
+        (x, inside), (s, weight) = padded(photo), padded(style)
         painted: Tensor = self.network(x, self.network.style(s, weight), inside)
         return painted[..., : photo.shape[-2], : photo.shape[-1]].clamp(0, 1)
 
@@ -58,13 +57,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _padded(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The picture with sides that are multiples of `STRIDE`; 1 where it is, 0 where it was not."""
-    H, W = ((side + STRIDE - 1) // STRIDE * STRIDE for side in x.shape[-2:])
-    beyond = (0, W - x.shape[-1], 0, H - x.shape[-2])
-    return F.pad(x, beyond, mode="replicate"), F.pad(torch.ones_like(x[:, :1]), beyond)
 
 
 def export_onnx(fast: FastStyle, path: StrPath) -> float:

@@ -1,21 +1,27 @@
-"""The network that paints in one pass: encoder, transform, decoder.
+"""The network that paints in one pass: recolour, then two looks, at half the size and in full.
 
-    pixels ─ recolour ─ encoder ─┬─ relu2_1, 1/2 ─ transform ──────────────┐
-                                 ├─ relu3_1, 1/4 ─ transform ─────┐        │
-                                 └─ relu4_1, 1/8 ─ transform ─ decoder ─ decoder ─ decoder ─ pixels
+    photo ─ recolour ─┬─ ½ ─ look ─ what it changed, twice as large ─┐
+                      └──────────────────────────────────────────── + ─ look ─ painted
+
+    a look:  pixels ─ encoder ─┬─ relu2_1, 1/2 ─ transform ──────────────┐
+                               ├─ relu3_1, 1/4 ─ transform ─────┐        │
+                               └─ relu4_1, 1/8 ─ transform ─ decoder ─ decoder ─ decoder ─ pixels
 
 - The pixels get the mean and covariance of the style's colours first, in closed form: so the whole
-  palette arrives, and the network spends nothing on it. Blurred, they are what it adds to.
+  palette arrives, and the network spends nothing on it.
+- The first look paints a draft at half the size, which is compared with the style at half of its
+  own. What it changed is added to the photo; so the photo's fine contours are still there when the
+  second look sees what the draft lacks of the style, and paints that.
 - The encoder is the one that the losses look with (`impasto.encoder`), frozen. At three depths the
-  photo's features are whitened and coloured with the style's covariance (Li et al. 2017).
-- The decoder's convolutions are modulated by a code of the style (Karras et al. 2020, section 2.2),
-  which chooses among its filters, as the gains of conditional normalisation do (Dumoulin et al.
+  features are whitened and coloured with the style's covariance (Li et al. 2017). What the decoder
+  makes of them is added to the pixels that were looked at, blurred.
+- The decoders' convolutions are modulated by a code of the style (Karras et al. 2020, section 2.2),
+  which chooses among their filters, as the gains of conditional normalisation do (Dumoulin et al.
   2017), but without statistics of the photo. A little noise, as much as the style asks for, gives
   flat regions something to make strokes of.
 
-All that depends on the whole photo are its statistics in four places. None of them depends on
-another but through the recolouring; so they can be gathered in two passes over tiles, and every
-pixel then depends on its own neighbourhood alone.
+All that depends on the whole photo are its statistics: of its colours, and of the features of both
+looks. Once they are gathered, over tiles, every pixel depends on its own neighbourhood alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,13 +35,16 @@ from torch import Tensor, nn
 from impasto.encoder import Encoder
 from impasto.fast.statistics import Statistics, blend, recolor_matrix, statistics, transfer_matrix
 
-__all__ = ["DEPTHS", "STRIDE", "FastNetwork", "StyleCode"]
+__all__ = ["DEPTHS", "LOOKS", "STRIDE", "FastNetwork", "Glance", "StyleCode", "padded"]
 
 DEPTHS: Final = {"half": "relu2_1", "quarter": "relu3_1", "eighth": "relu4_1"}
 """Where features are transformed: their resolution, and the encoder's layer."""
 
-STRIDE: Final = 16
-"""Sides have to be multiples of it, px."""
+LOOKS: Final = 2
+"""How often a picture is looked at: at half the size, then in full."""
+
+STRIDE: Final = 32
+"""Sides have to be multiples of it, px: those of the draft are multiples of 16."""
 
 NOISE: Final = 256
 """Side of the tile of noise, positions; it is repeated over larger pictures."""
@@ -49,18 +58,38 @@ Shade = tuple[Tensor, Tensor | float]
 
 
 @dataclass(frozen=True)
+class Glance:
+    """What one look knows of a style.
+
+    Attributes:
+        depths: of its features, by depth.
+        deep: the means of what `FastNetwork.deep` sees, `(N, CODE)`.
+    """
+
+    depths: Mapping[str, Statistics]
+    deep: Tensor
+
+    @classmethod
+    def blended(cls, parts: Sequence["Glance"], weights: Sequence[float]) -> "Glance":
+        """One of several; see `StyleCode.blended`."""
+        shares = [weight / sum(weights) for weight in weights]
+        deep = torch.stack([s * part.deep for s, part in zip(shares, parts, strict=True)]).sum(0)
+        return cls(
+            {name: blend([part.depths[name] for part in parts], weights) for name in DEPTHS}, deep
+        )
+
+
+@dataclass(frozen=True)
 class StyleCode:
     """All that the network knows of a style.
 
     Attributes:
         colors: of its pixels, 3 channels.
-        depths: of its features, by depth.
-        deep: the means of what `FastNetwork.look` sees, `(N, CODE)`.
+        glances: of each look: of the style at half its size, and in full.
     """
 
     colors: Statistics
-    depths: Mapping[str, Statistics]
-    deep: Tensor
+    glances: tuple[Glance, ...]
 
     @classmethod
     def blended(cls, codes: Sequence["StyleCode"], weights: Sequence[float]) -> "StyleCode":
@@ -70,15 +99,17 @@ class StyleCode:
             codes: at least one.
             weights: one each, above 0; only their ratios matter.
         """
-        shares = [weight / sum(weights) for weight in weights]
-        deep = torch.stack([s * code.deep for s, code in zip(shares, codes, strict=True)]).sum(0)
-        depths = {name: blend([code.depths[name] for code in codes], weights) for name in DEPTHS}
-        return cls(blend([code.colors for code in codes], weights), depths, deep)
+        looks = zip(*(code.glances for code in codes), strict=True)
+        return cls(
+            blend([code.colors for code in codes], weights),
+            tuple(Glance.blended(parts, weights) for parts in looks),
+        )
 
     def with_coarse(self, coarse: "StyleCode") -> "StyleCode":
         """The fine texture and the colours of this style, with the strokes of another."""
-        depths = {**coarse.depths, "half": self.depths["half"]}
-        return StyleCode(self.colors, depths, coarse.deep)
+        first, second = coarse.glances  # what the first one sees is all coarser than block 2
+        fine = {"half": self.glances[1].depths["half"]}
+        return StyleCode(self.colors, (first, Glance({**second.depths, **fine}, second.deep)))
 
 
 class Convolution(nn.Module):
@@ -128,9 +159,9 @@ class Frozen(nn.Module):
         for layer in self._layers:
             if layer.endswith("_1") and layer != self._layers[0]:
                 x = F.avg_pool2d(x, 2)
-            padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+            wider = F.pad(x, (1, 1, 1, 1), mode="replicate")
             weight, bias = self.get_buffer(f"{layer}_weight"), self.get_buffer(f"{layer}_bias")
-            x = F.conv2d(padded, weight, bias).relu_()
+            x = F.conv2d(wider, weight, bias).relu_()
             found[layer] = x
         return {name: found[layer] for name, layer in DEPTHS.items()}
 
@@ -213,11 +244,11 @@ class Decoder(nn.Module):
         x = self.take_eighth(features["eighth"])
         for block in self.at_eighth:
             x = block(x, styles["eighth"], noise["eighth"])
-        x = _up(self.to_quarter(x)) + self.take_quarter(features["quarter"])
+        x = doubled(self.to_quarter(x)) + self.take_quarter(features["quarter"])
         x = self.at_quarter(x, styles["quarter"], noise["quarter"])
-        x = _up(self.to_half(x)) + self.take_half(features["half"])
+        x = doubled(self.to_half(x)) + self.take_half(features["half"])
         x = self.at_half(x, styles["half"], noise["half"])
-        change: Tensor = self.out(self.at_full(_up(self.to_full(x))))
+        change: Tensor = self.out(self.at_full(doubled(self.to_full(x))))
         return 1.5 * torch.tanh(change / 1.5)
 
 
@@ -229,11 +260,11 @@ class FastNetwork(nn.Module):
         widths: channels of the decoder at full size, 1/2, 1/4 and 1/8.
 
     Attributes:
-        roots: in which roots of covariances are taken; see `transfer_matrix`.
+        sums: in which sums of covariances are added up; see `statistics`.
     """
 
     noise: Tensor
-    roots: torch.dtype = torch.float64
+    sums: torch.dtype = torch.float64
 
     def __init__(
         self, encoder: Encoder, widths: tuple[int, int, int, int] = (16, 32, 64, 128)
@@ -241,8 +272,8 @@ class FastNetwork(nn.Module):
         super().__init__()
         self.encoder = Frozen(encoder)
         channels = self.encoder.channels
-        self.decoder = Decoder(channels, widths)
-        self.look = nn.Sequential(
+        self.decoders = nn.ModuleList(Decoder(channels, widths) for _ in range(LOOKS))
+        self.deep = nn.Sequential(
             Convolution(channels["eighth"], 192, stride=2), Convolution(192, CODE)
         )
         moments = 2 * (3 + sum(channels.values()))
@@ -251,6 +282,12 @@ class FastNetwork(nn.Module):
         )
         tile = torch.randn(1, 1, NOISE, NOISE, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", tile)
+
+    def decoder(self, look: int) -> Decoder:
+        """What paints in a look, 0 or 1."""
+        found = self.decoders[look]
+        assert isinstance(found, Decoder)
+        return found
 
     def style(self, picture: Tensor, weight: Tensor | None = None) -> StyleCode:
         """What there is to know of a style.
@@ -265,23 +302,30 @@ class FastNetwork(nn.Module):
         self, picture: Tensor, features: Mapping[str, Tensor], weight: Tensor | None = None
     ) -> StyleCode:
         """The same for a picture whose features are known."""
-        found = {name: statistics(x, _fit(weight, x)) for name, x in features.items()}
-        colors = statistics(picture, weight)
-        deep = self.look(features["eighth"])
+        small = self._glance(self.encoder(halved(picture)), weight)
+        return StyleCode(self._statistics(picture, weight), (small, self._glance(features, weight)))
+
+    def _glance(self, features: Mapping[str, Tensor], weight: Tensor | None) -> Glance:
+        found = {name: self._statistics(x, weight) for name, x in features.items()}
+        deep = self.deep(features["eighth"])
         where = _fit(weight, deep)
         pooled = (
             deep.mean((2, 3)) if where is None else (deep * where).sum((2, 3)) / where.sum((2, 3))
         )
-        return StyleCode(colors, found, pooled.float())
+        return Glance(found, pooled.float())
 
-    def modulation(self, style: StyleCode) -> Tensor:
-        """What a style modulates the decoder with, `(N, CODE)`."""
+    def _statistics(self, x: Tensor, weight: Tensor | None) -> Statistics:
+        """Of pixels or features, with the weight of the pixels."""
+        return statistics(x, _fit(weight, x), dtype=self.sums)
+
+    def modulation(self, colors: Statistics, glance: Glance) -> Tensor:
+        """What a style modulates a look's decoder with, `(N, CODE)`."""
         moments = [
             moment
-            for each in (style.colors, *(style.depths[name] for name in DEPTHS))
+            for each in (colors, *(glance.depths[name] for name in DEPTHS))
             for moment in (each.mean, _deviations(each))
         ]
-        code: Tensor = self.code(torch.cat((style.deep, *moments), 1))
+        code: Tensor = self.code(torch.cat((glance.deep, *moments), 1))
         return code
 
     def recolor(self, photo: Tensor, own: Statistics, style: StyleCode) -> Tensor:
@@ -305,16 +349,23 @@ class FastNetwork(nn.Module):
         Returns:
             The same shape; values may be a little outside of [0, 1].
         """
-        base = self.recolor(photo, statistics(photo, weight), style).clamp(0, 1)
+        base = self.recolor(photo, self._statistics(photo, weight), style).clamp(0, 1)
+        small = halved(base)
+        change = self._painted(0, small, style, weight) - small
+        return self._painted(1, base + doubled(change), style, weight)
+
+    def _painted(self, look: int, base: Tensor, style: StyleCode, weight: Tensor | None) -> Tensor:
+        """What a look makes of pixels."""
+        glance = style.glances[look]
         features = self.encoder(base)
         turned = {}
         for name, x in features.items():
-            own, aim = statistics(x, _fit(weight, x)), style.depths[name]
-            matrix = transfer_matrix(own, aim, dtype=self.roots)
+            own, aim = self._statistics(x, weight), glance.depths[name]
+            matrix = transfer_matrix(own, aim)
             turned[name] = apply(x, matrix, own.mean, aim.mean)
-        code = self.modulation(style)
+        code = self.modulation(style.colors, glance)
         shades = {name: [(code, 1.0)] for name in DEPTHS}
-        change: Tensor = self.decoder(turned, shades, self.noises(features))
+        change: Tensor = self.decoder(look)(turned, shades, self.noises(features))
         return blurred(base) + change
 
     def noises(
@@ -329,6 +380,30 @@ class FastNetwork(nn.Module):
             )
             found[name] = self.noise[:, :, rows][..., columns].to(x.dtype)
         return found
+
+
+def padded(x: Tensor) -> tuple[Tensor, Tensor]:
+    """A picture with sides that are multiples of `STRIDE`, and where it is.
+
+    Args:
+        x: `(N, C, H, W)`.
+
+    Returns:
+        `x`, its border repeated beyond it, and a weight `(N, 1, ...)`: 1 in it, 0 beyond.
+    """
+    H, W = ((side + STRIDE - 1) // STRIDE * STRIDE for side in x.shape[-2:])
+    beyond = (0, W - x.shape[-1], 0, H - x.shape[-2])
+    return F.pad(x, beyond, mode="replicate"), F.pad(torch.ones_like(x[:, :1]), beyond)
+
+
+def halved(x: Tensor) -> Tensor:
+    """Half as large: means of 2×2 px."""
+    return F.avg_pool2d(x, 2)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Twice as large, by linear interpolation."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 def blurred(x: Tensor) -> Tensor:
@@ -359,8 +434,3 @@ def _fit(weight: Tensor | None, x: Tensor) -> Tensor | None:
 
 def _deviations(each: Statistics) -> Tensor:
     return (each.covariance.diagonal(dim1=1, dim2=2) + 1e-6).sqrt()
-
-
-def _up(x: Tensor) -> Tensor:
-    """Twice as large."""
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)

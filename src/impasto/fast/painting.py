@@ -1,27 +1,41 @@
 """Painting a photo of any size: what depends on all of it first, then tile by tile.
 
 What a pixel becomes depends on its neighbourhood, and on the whole photo only through statistics:
-of its colours, and of its features at three depths. So a photo is gone through two or three times,
-each time in tiles with a halo as wide as the network sees, and the result is that of one tile as
-large as the photo, but for rounding. Statistics of tiles are put together as Chan, Golub & LeVeque
-(1979, eqs. 1.5) put together those of samples.
+of its colours, and of the features of both looks. So a photo is gone through for its colours, and
+then for each look two or three times, each time in tiles with a halo as wide as a look sees; what
+the first look changes is kept, at half the size. The result is that of one tile as large as the
+photo, but for rounding. Statistics of tiles are put together as Chan, Golub & LeVeque (1979, eqs.
+1.5) put together those of samples.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.fast.network import DEPTHS, STRIDE, FastNetwork, StyleCode, apply, blurred
+from impasto.fast.network import (
+    DEPTHS,
+    STRIDE,
+    FastNetwork,
+    Glance,
+    StyleCode,
+    apply,
+    blurred,
+    doubled,
+    halved,
+)
 from impasto.fast.statistics import Statistics, recolor_matrix, statistics, transfer_matrix
 
-__all__ = ["HALO", "Part", "Tile", "paint", "tiles"]
+__all__ = ["HALO", "Done", "Part", "Tile", "paint", "tiles"]
 
 HALO: Final = 96
-"""How far the network sees, px, rounded up to a multiple of `STRIDE`."""
+"""How far a look sees, px of its own, rounded up to a multiple of `STRIDE`."""
+
+COLORS: Final = 0.03
+"""What it costs to gather colours, as a share of a pass of the network."""
 
 Read = Callable[[int, int, int, int], Tensor]
 """Gives the pixels of rows top to bottom and columns left to right: `(1, 3, h, w)`."""
@@ -43,13 +57,27 @@ class Part:
     mask: Tensor | None = None
 
 
+class Done(NamedTuple):
+    """How far the work is.
+
+    Attributes:
+        step: how many tiles have been gone through, in all passes.
+        steps: of how many.
+        share: of the work, 0 to 1.
+    """
+
+    step: int
+    steps: int
+    share: float
+
+
 @dataclass(frozen=True)
 class Tile:
     """A rectangle of the photo, and what has to be looked at to paint it, px.
 
     Attributes:
         top, left, bottom, right: what is painted; inside of the photo.
-        seen: top, left, bottom, right of what is read; multiples of `STRIDE` from the photo's
+        seen: top, left, bottom, right of what is read; multiples of the stride from the photo's
             corner, and maybe beyond its right and bottom border.
     """
 
@@ -60,15 +88,16 @@ class Tile:
     seen: tuple[int, int, int, int]
 
 
-def tiles(height: int, width: int, side: int | None) -> Iterator[Tile]:
+def tiles(height: int, width: int, side: int | None, stride: int = STRIDE) -> Iterator[Tile]:
     """The tiles of a photo, row by row.
 
     Args:
         height: of the photo, px.
         width: likewise.
-        side: of a tile without its halo, px, a multiple of `STRIDE`; None for one tile.
+        side: of a tile without its halo, px, a multiple of the stride; None for one tile.
+        stride: what sides and corners of what is seen are multiples of, px.
     """
-    whole = [-(-n // STRIDE) * STRIDE for n in (height, width)]
+    whole = [-(-n // stride) * stride for n in (height, width)]
     rows, columns = (n if side is None else side for n in whole)
     for top in range(0, height, rows):
         for left in range(0, width, columns):
@@ -110,22 +139,25 @@ class _Sums:
 
 @dataclass(frozen=True)
 class _View:
-    """What is read for one tile.
+    """What is read for one tile of a look, at its scale: `Tile.seen`.
 
     Attributes:
-        pixels: `(1, 3, h, w)` of `Tile.seen`, the photo's border repeated beyond it.
-        inside: 1 where the tile itself is, 0 in its halo and beyond the photo, `(1, 1, h, w)`.
+        pixels: of the photo, `(1, 3, h, w)`, its border repeated beyond it.
+        base: the same in the styles' colours.
+        inside: the share of each pixel that lies in the tile and in the photo, `(1, 1, h, w)`; None
+            where that is all of every pixel.
         masks: of the parts, `(1, 1, h, w)` or None.
     """
 
     pixels: Tensor
-    inside: Tensor
+    base: Tensor
+    inside: Tensor | None
     masks: list[Tensor | None]
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A tile in the styles' colours, and its features."""
+    """A tile as a look finds it, in the styles' colours and as the look before left it."""
 
     view: _View
     base: Tensor
@@ -133,7 +165,10 @@ class _Seen:
 
 
 class _Work:
-    """One photo being painted; see `paint`."""
+    """One photo being painted; see `paint`.
+
+    A scale is that of a look: 1 for the photo's own pixels, 2 where one is a square of four.
+    """
 
     def __init__(
         self,
@@ -146,101 +181,144 @@ class _Work:
     ) -> None:
         self.net, self.read, self.parts, self.amount = net, read, parts, amount
         self.height, self.width = size
+        whole = [-(-n // STRIDE) * STRIDE for n in size]
         self.tiles = list(tiles(*size, side))
+        self.half_tiles = list(tiles(whole[0] // 2, whole[1] // 2, side, STRIDE // 2))
+        self.change = torch.empty(1, 3, whole[0] // 2, whole[1] // 2)
+        self.recolorings: list[Map] | None = None
 
-    def run(self, write: Write) -> Iterator[float]:
-        """Paints; yields the share of the work that is done, 0 to 1."""
+    def run(self, write: Write) -> Iterator[Done]:
+        """Paints; yields how far it is."""
         passes = 3 if self._keeps_own() else 2
-        steps = passes * len(self.tiles)
-        done = 0
-        colors = [_Sums() for _ in self.parts]
-        look = _Looks()
-        for tile in self.tiles:
-            view = self._view(tile)
-            for sums, mask in zip(colors, view.masks, strict=True):
-                _take(sums, view.pixels, view.inside, mask)
-            if self._keeps_own():
-                look.take(self.net, view)
-                done += 1
-                yield done / steps
+        looked = [*self.tiles, *self.half_tiles]
+        steps = len(self.tiles) + passes * len(looked)
+        total = COLORS * sum(map(_area, self.tiles)) + passes * sum(map(_area, looked))
+        done = 0.0
+        for step, work in enumerate(self._steps(write), 1):
+            done += work
+            yield Done(step, steps, min(done / total, 1.0))
+
+    def _steps(self, write: Write) -> Iterator[float]:
+        """Paints; yields after every tile of every pass how much work it was."""
+        for tile in self._colors(self.tiles):
+            yield COLORS * _area(tile)
+        for tile, made in self._look(0, 2, self.half_tiles):
+            if made is not None:
+                base, painted = made
+                at = (..., slice(tile.top, tile.bottom), slice(tile.left, tile.right))
+                self.change[at] = _cut(painted - base, tile)
+            yield _area(tile)
+        for tile, made in self._look(1, 1, self.tiles):
+            if made is not None:
+                write(tile.top, tile.left, _cut(made[1], tile))
+            yield _area(tile)
+
+    def _colors(self, tiled: Sequence[Tile]) -> Iterator[Tile]:
+        """Gathers the photo's colours, and how its parts are to be recoloured."""
+        everywhere, sums = _Sums(), [_Sums() for _ in self.parts]
+        for tile in tiled:
+            view = self._view(tile, 1)
+            _take(everywhere, view.pixels, view, None)
+            for each, mask in zip(sums, view.masks, strict=True):
+                _take(each, view.pixels, view, mask)
+            yield tile
+        self.colors = everywhere.statistics()
         self.recolorings = [
             (recolor_matrix(own, part.style.colors), own.mean, part.style.colors.mean)
-            for own, part in zip((sums.statistics() for sums in colors), self.parts, strict=True)
+            for own, part in zip((each.statistics() for each in sums), self.parts, strict=True)
         ]
-        self.codes = [self.net.modulation(part.style) for part in self.parts]
-        self.own = look.code(self.net) if self._keeps_own() else None
+
+    def _look(
+        self, look: int, scale: int, tiled: Sequence[Tile]
+    ) -> Iterator[tuple[Tile, tuple[Tensor, Tensor] | None]]:
+        """Looks at all tiles, then paints each.
+
+        Yields:
+            A tile, and None after it was looked at; after it was painted, the pixels that were seen
+            for it and what was made of them.
+        """
+        self.codes = [
+            self.net.modulation(part.style.colors, part.style.glances[look]) for part in self.parts
+        ]
+        self.own = None
+        if self._keeps_own():
+            own = _Glances()
+            for tile in tiled:
+                own.take(self.net, self._view(tile, scale))
+                yield tile, None
+            self.own = self.net.modulation(self.colors, own.glance())
 
         depths = {name: [_Sums() for _ in self.parts] for name in DEPTHS}
-        seen: _Seen | None = None
-        for tile in self.tiles:
-            view = self._view(tile)
-            seen = self._look(view)
+        for tile in tiled:
+            seen = self._see(tile, scale)
             for name, x in seen.features.items():
-                for sums, mask in zip(depths[name], view.masks, strict=True):
-                    _take(sums, x, view.inside, mask)
-            done += 1
-            yield done / steps
+                for sums, mask in zip(depths[name], seen.view.masks, strict=True):
+                    _take(sums, x, seen.view, mask)
+            yield tile, None
+        aims = [part.style.glances[look].depths for part in self.parts]
         self.transfers = {
             name: [
-                (transfer_matrix(own, aim := part.style.depths[name]), own.mean, aim.mean)
-                for own, part in zip((s.statistics() for s in all_sums), self.parts, strict=True)
+                (transfer_matrix(own, aim[name]), own.mean, aim[name].mean)
+                for own, aim in zip((s.statistics() for s in all_sums), aims, strict=True)
             ]
             for name, all_sums in depths.items()
         }
 
-        for tile in self.tiles:
-            top, left = tile.seen[:2]
-            if len(self.tiles) > 1 or seen is None:  # one tile is not looked at twice
-                seen = self._look(self._view(tile))
-            painted = self._painted(seen, (top, left))
-            write(
-                tile.top,
-                tile.left,
-                painted[
-                    ..., tile.top - top : tile.bottom - top, tile.left - left : tile.right - left
-                ],
-            )
-            done += 1
-            yield done / steps
+        for tile in tiled:
+            if len(tiled) > 1:  # one tile is not looked at twice
+                seen = self._see(tile, scale)
+            yield tile, (seen.base, self._painted(look, seen, (tile.seen[0], tile.seen[1])))
 
     def _keeps_own(self) -> bool:
         """Whether the photo's own style counts anywhere."""
         return self.amount < 1 or any(part.mask is not None for part in self.parts)
 
-    def _view(self, tile: Tile) -> _View:
-        top, left, bottom, right = tile.seen
+    def _view(self, tile: Tile, scale: int) -> _View:
+        top, left, bottom, right = (edge * scale for edge in tile.seen)
         low, far = min(bottom, self.height), min(right, self.width)
         beyond = (0, right - far, 0, bottom - low)
         pixels = F.pad(self.read(top, left, low, far), beyond, mode="replicate")
-        inside = torch.zeros_like(pixels[:, :1])
-        inside[..., tile.top - top : tile.bottom - top, tile.left - left : tile.right - left] = 1
+        inside = F.pad(torch.ones_like(pixels[:, :1, : low - top, : far - left]), beyond)
         masks = [
             None
             if part.mask is None
             else F.pad(part.mask[..., top:low, left:far], beyond, mode="replicate")
             for part in self.parts
         ]
-        return _View(pixels, inside, masks)
+        base = pixels
+        if self.recolorings is not None:
+            base = _mix(pixels, self.recolorings, self._weights(masks, 0)).clamp(0, 1)
+        if scale == 2:
+            pixels, base, inside = halved(pixels), halved(base), halved(inside)
+            masks = [None if mask is None else halved(mask) for mask in masks]
+        own = torch.zeros_like(inside)
+        _cut(own, tile).copy_(_cut(inside, tile))
+        return _View(pixels, base, None if bool((own == 1).all()) else own, masks)
 
-    def _weights(self, view: _View, depth: int) -> list[Tensor | float]:
+    def _weights(self, masks: Sequence[Tensor | None], depth: int) -> list[Tensor | float]:
         """How much each part counts at a depth, at every position."""
         return [
-            self.amount if mask is None else self.amount * _pooled(mask, depth)
-            for mask in view.masks
+            self.amount if mask is None else self.amount * _pooled(mask, depth) for mask in masks
         ]
 
-    def _base(self, view: _View) -> Tensor:
-        """The tile in the styles' colours."""
-        return _mix(view.pixels, self.recolorings, self._weights(view, 0)).clamp(0, 1)
-
-    def _look(self, view: _View) -> _Seen:
-        base = self._base(view)
+    def _see(self, tile: Tile, scale: int) -> _Seen:
+        view = self._view(tile, scale)
+        base = view.base + self._changed(tile.seen) if scale == 1 else view.base
         return _Seen(view, base, self.net.encoder(base))
 
-    def _painted(self, seen: _Seen, at: tuple[int, int]) -> Tensor:
+    def _changed(self, seen: tuple[int, int, int, int]) -> Tensor:
+        """What the first look changed in this part of the photo, at its full size."""
+        top, left, bottom, right = (edge // 2 for edge in seen)
+        above, before = min(top, 1), min(left, 1)  # neighbours, between which is interpolated
+        part = self.change[..., top - above : bottom + 1, left - before : right + 1]
+        whole = doubled(part.to(self.net.noise.device))
+        rows, columns = slice(2 * above, 2 * (above + bottom - top)), 2 * before
+        return whole[..., rows, columns : columns + 2 * (right - left)]
+
+    def _painted(self, look: int, seen: _Seen, at: tuple[int, int]) -> Tensor:
         turned, shades = {}, {}
         for depth, (name, x) in enumerate(seen.features.items(), 1):
-            weights = self._weights(seen.view, depth)
+            weights = self._weights(seen.view.masks, depth)
             turned[name] = _mix(x, self.transfers[name], weights)
             shades[name] = [
                 (code, weight) for code, weight in zip(self.codes, weights, strict=True)
@@ -248,22 +326,29 @@ class _Work:
             if self.own is not None:
                 shades[name].append((self.own, 1 - sum(weights)))
         noise = self.net.noises(seen.features, at)
-        change: Tensor = self.net.decoder(turned, shades, noise)
+        decoder = self.net.decoder(look)
+        change: Tensor = decoder(turned, shades, noise)
         painted = blurred(seen.base) + change
         if self.own is None:
             return painted
-        return painted + self._lost(seen.view.pixels, self._weights(seen.view, 0), noise)
-
-    def _lost(
-        self, photo: Tensor, weights: Sequence[Tensor | float], noise: Mapping[str, Tensor]
-    ) -> Tensor:
-        """What the network loses of a photo in its own style, as far as that holds.
-
-        Where no style counts, it makes up for all of the loss: there the photo does not change.
-        """
+        # What the look loses of the photo in its own style comes back as far as that holds: where
+        # no style counts, the photo does not change.
+        photo = seen.view.pixels
         own = {name: [(self.own, 1.0)] for name in DEPTHS}
-        change: Tensor = self.net.decoder(self.net.encoder(photo), own, noise)
-        return (1 - sum(weights)) * (photo - blurred(photo) - change)
+        kept: Tensor = blurred(photo) + decoder(self.net.encoder(photo), own, noise)
+        return painted + (1 - sum(self._weights(seen.view.masks, 0))) * (photo - kept)
+
+
+def _area(tile: Tile) -> int:
+    """How many pixels are seen for a tile."""
+    top, left, bottom, right = tile.seen
+    return (bottom - top) * (right - left)
+
+
+def _cut(x: Tensor, tile: Tile) -> Tensor:
+    """A tile of what was seen for it."""
+    top, left = tile.seen[:2]
+    return x[..., tile.top - top : tile.bottom - top, tile.left - left : tile.right - left]
 
 
 Map = tuple[Tensor, Tensor, Tensor]
@@ -285,36 +370,37 @@ def _pooled(mask: Tensor, depth: int) -> Tensor:
     return F.avg_pool2d(mask, 1 << depth) if depth else mask
 
 
-def _take(sums: _Sums, x: Tensor, inside: Tensor, mask: Tensor | None) -> None:
-    """Adds a tile's features to what is known of a part."""
-    weight = inside if mask is None else inside * mask
-    depth = (weight.shape[-1] // x.shape[-1]).bit_length() - 1
-    weight = _pooled(weight, depth)
+def _take(sums: _Sums, x: Tensor, view: _View, mask: Tensor | None) -> None:
+    """Adds a tile's pixels or features to what is known of a part."""
+    given = [each for each in (view.inside, mask) if each is not None]
+    if not given:
+        sums.add(statistics(x), float(x[0, 0].numel()))
+        return
+    depth = (given[0].shape[-1] // x.shape[-1]).bit_length() - 1
+    weight = _pooled(given[0] * given[1] if len(given) > 1 else given[0], depth)
     count = float(weight.sum())
     if count > 0:
         sums.add(statistics(x, weight), count)
 
 
-class _Looks:
-    """A photo's own code, from tiles."""
+class _Glances:
+    """What a look finds in the photo itself, from tiles."""
 
     def __init__(self) -> None:
-        self.colors, self.deep = _Sums(), _Sums()
         self.depths = {name: _Sums() for name in DEPTHS}
+        self.deep = _Sums()
 
     def take(self, net: FastNetwork, view: _View) -> None:
         """Takes in a tile."""
         features = net.encoder(view.pixels)
-        _take(self.colors, view.pixels, view.inside, None)
         for name, x in features.items():
-            _take(self.depths[name], x, view.inside, None)
-        _take(self.deep, net.look(features["eighth"]), view.inside, None)
+            _take(self.depths[name], x, view, None)
+        _take(self.deep, net.deep(features["eighth"]), view, None)
 
-    def code(self, net: FastNetwork) -> Tensor:
-        """`(1, CODE)`."""
-        colors = self.colors.statistics()
+    def glance(self) -> Glance:
+        """Of all tiles."""
         depths = {name: sums.statistics() for name, sums in self.depths.items()}
-        return net.modulation(StyleCode(colors, depths, self.deep.statistics().mean))
+        return Glance(depths, self.deep.statistics().mean)
 
 
 def paint(
@@ -326,7 +412,7 @@ def paint(
     *,
     amount: float = 1.0,
     side: int | None = None,
-) -> Iterator[float]:
+) -> Iterator[Done]:
     """Paints a photo.
 
     Args:
@@ -339,7 +425,7 @@ def paint(
         side: of the tiles, px, a multiple of `STRIDE`; None for the whole photo at once.
 
     Yields:
-        The share of the work that is done, 0 to 1.
+        How far it is, after every tile of every pass.
     """
     with torch.inference_mode():
         work = _Work(net, read, size, parts, amount, side).run(write)

@@ -13,8 +13,8 @@ from torch import Tensor
 from impasto.compute import choose_device
 from impasto.encoder import Encoder
 from impasto.errors import SettingsError, WeightsError
-from impasto.fast.network import STRIDE, FastNetwork, StyleCode
-from impasto.fast.painting import Part, paint
+from impasto.fast.network import LOOKS, FastNetwork, StyleCode, padded
+from impasto.fast.painting import Done, Part, paint
 from impasto.images import Picture
 from impasto.inputs import PictureLike, as_picture
 from impasto.pyramid import resample_picture
@@ -62,6 +62,11 @@ class FastStyle:
         file = read_weights(weights_path(name))
         if file.metadata.get("kind") != "fast":
             raise WeightsError(f"{file.path} holds no network that paints in one pass")
+        if file.metadata.get("looks") != str(LOOKS):
+            raise WeightsError(
+                f"{file.path} is of an earlier version of impasto, whose network looked once; "
+                "only that version can use it"
+            )
         try:
             full, half, quarter, eighth = map(int, file.metadata["widths"].split(","))
             encoder = Encoder.load(file.metadata["encoder"])
@@ -108,10 +113,15 @@ class FastStyle:
                 f"a mask is (1, 1, {H}, {W}) and not all 0; this one is {tuple(mask.shape)}"
             )
         scale = min(1.0, size / max(H, W))
-        w, h = (max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (W, H))
-        weight = None if mask is None else resample_picture(mask, (w, h)).to(self.device)
+        w, h = (max(1, round(side * scale)) for side in (W, H))
+        small, inside = padded(resample_picture(x, (w, h)).to(self.device))
+        weight: Tensor | None = inside
+        if mask is not None:
+            weight = inside * padded(resample_picture(mask, (w, h)).to(self.device))[0]
+        elif small.shape[-2:] == (h, w):
+            weight = None  # every pixel counts
         with torch.inference_mode():
-            return self.network.style(resample_picture(x, (w, h)).to(self.device), weight)
+            return self.network.style(small, weight)
 
     @overload
     def stylize(  # type: ignore[overload-overlap]
@@ -171,8 +181,8 @@ class FastStyle:
             pixels = result
         return pixels.copy() if strength == 0 else pixels
 
-    def paint(self, canvas: "Canvas", parts: Sequence[Part], amount: float) -> Iterator[float]:
-        """Paints tile by tile; see `impasto.fast.painting.paint`. Yields the share that is done."""
+    def paint(self, canvas: "Canvas", parts: Sequence[Part], amount: float) -> Iterator[Done]:
+        """Paints tile by tile; see `impasto.fast.painting.paint`."""
         height, width = canvas.size
         side = None if max(height, width) <= 2 * TILE else TILE
 

@@ -82,7 +82,7 @@ class FastMethod:
             for number, amount in enumerate(passes if parts else []):
                 canvas = PixelCanvas(before, painted)
                 for done in self._fast.paint(canvas, parts, amount):
-                    share = (number + done) / len(passes)
+                    share = (number + done.share) / len(passes)
                     step += 1
                     yield Progress(
                         job="transfer",
@@ -90,7 +90,7 @@ class FastMethod:
                         scales=1,
                         size=size,
                         step=step,
-                        steps=round(step / share),
+                        steps=step - done.step + done.steps * (len(passes) - number),
                         loss=None,
                         parts={},
                         done=share,
