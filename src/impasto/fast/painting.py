@@ -34,6 +34,12 @@ __all__ = ["HALO", "Done", "Part", "Tile", "paint", "tiles"]
 HALO: Final = 96
 """How far a look sees, px of its own, rounded up to a multiple of `STRIDE`."""
 
+FINE: Final = 8192
+"""Of how many parts of the range a draft's change is kept as a number of 16 bits, for a photo in
+tiles: half the bytes of float32, and 0.02 of an 8-bit level. What is beyond 3 is cut off there."""
+
+MOST: Final = 3 * FINE
+
 COLORS: Final = 0.03
 """What it costs to gather colours, as a share of a pass of the network."""
 
@@ -184,7 +190,9 @@ class _Work:
         whole = [-(-n // STRIDE) * STRIDE for n in size]
         self.tiles = list(tiles(*size, side))
         self.half_tiles = list(tiles(whole[0] // 2, whole[1] // 2, side, STRIDE // 2))
-        self.change = torch.empty(1, 3, whole[0] // 2, whole[1] // 2)
+        self.fine = 1 if len(self.tiles) == 1 else FINE
+        kept = torch.float32 if len(self.tiles) == 1 else torch.int16
+        self.change = torch.empty((1, 3, whole[0] // 2, whole[1] // 2), dtype=kept)
         self.recolorings: list[Map] | None = None
 
     def run(self, write: Write) -> Iterator[Done]:
@@ -206,7 +214,8 @@ class _Work:
             if made is not None:
                 base, painted = made
                 at = (..., slice(tile.top, tile.bottom), slice(tile.left, tile.right))
-                self.change[at] = _cut(painted - base, tile)
+                change = _cut(painted - base, tile) * self.fine
+                self.change[at] = change if self.fine == 1 else change.round().clamp(-MOST, MOST)
             yield _area(tile)
         for tile, made in self._look(1, 1, self.tiles):
             if made is not None:
@@ -311,7 +320,7 @@ class _Work:
         top, left, bottom, right = (edge // 2 for edge in seen)
         above, before = min(top, 1), min(left, 1)  # neighbours, between which is interpolated
         part = self.change[..., top - above : bottom + 1, left - before : right + 1]
-        whole = doubled(part.to(self.net.noise.device))
+        whole = doubled(part.to(self.net.noise.device).float() / self.fine)
         rows, columns = slice(2 * above, 2 * (above + bottom - top)), 2 * before
         return whole[..., rows, columns : columns + 2 * (right - left)]
 
