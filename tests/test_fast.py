@@ -15,11 +15,13 @@ from impasto.encoder import Encoder
 from impasto.errors import SettingsError, WeightsError
 from impasto.fast.network import (
     DEPTHS,
+    FORM,
     LOOKS,
     STRIDE,
+    Affine,
     FastNetwork,
     StyleCode,
-    apply,
+    mapped,
     padded,
 )
 from impasto.fast.painting import HALO, Part, paint, tiles
@@ -57,7 +59,7 @@ def about(net: FastNetwork) -> dict[str, str]:
     return {
         "kind": "fast",
         "widths": ",".join(map(str, WIDTHS)),
-        "looks": str(LOOKS),
+        "form": FORM,
         "encoder": net.encoder.name,
         "encoder_sha256": net.encoder.sha256,
     }
@@ -124,7 +126,7 @@ def test_the_transform_gives_features_the_styles_covariance() -> None:
     own, aim = statistics(x), statistics(y)
     room = 0.02
     matrix = transfer_matrix(own, aim, room=room)
-    turned = statistics(apply(x, matrix, own.mean, aim.mean))
+    turned = statistics(Affine(matrix, own.mean, aim.mean)(x))
     assert torch.allclose(turned.mean, aim.mean, atol=1e-3)
     floor = room * (own.covariance[0].trace() + aim.covariance[0].trace()) / 48 * torch.eye(24)
     C, S = (
@@ -160,11 +162,35 @@ def test_flat_pictures_are_amplified_no_further_than_said() -> None:
     assert torch.isfinite(recolor_matrix(own, own)).all()
 
 
+def test_a_map_and_the_convolution_after_it_are_one() -> None:
+    torch.manual_seed(4)
+    conv = nn.Conv2d(12, 5, 1)
+    for photos, styles in ((1, 1), (3, 1), (3, 3)):
+        x = torch.randn(photos, 12, 7, 9)
+        one, other = (
+            Affine(torch.randn(styles, 12, 12), torch.randn(photos, 12), torch.randn(styles, 12))
+            for _ in range(2)
+        )
+        moved = torch.einsum("nij,njhw->nihw", one.matrix.expand(photos, -1, -1), x - _at(one[1]))
+        assert torch.allclose(one(x), moved + _at(one.after), atol=1e-4)
+        assert torch.allclose(one.then(conv)(x), conv(one(x)), atol=1e-4)
+        share = torch.rand(1, 1, 7, 9) / 2  # the two leave something over
+        both = mapped(x, [one.then(conv), other.then(conv)], [share, 0.3], conv)
+        expected = conv(x + share * (one(x) - x) + 0.3 * (other(x) - x))
+        assert torch.allclose(both, expected, atol=1e-4)
+    with pytest.raises(RuntimeError):
+        one(torch.randn(1, 12, 7, 9))  # three maps, one picture
+
+
+def _at(values: Tensor) -> Tensor:
+    return values[..., None, None]
+
+
 def test_a_grey_style_takes_colour_away() -> None:
     grey = torch.rand(1, 1, 32, 32).expand(1, 3, 32, 32)
     colored = smooth(64, 64)
     own, aim = statistics(colored), statistics(grey)
-    turned = apply(colored, recolor_matrix(own, aim), own.mean, aim.mean)
+    turned = Affine.recoloring(own, aim)(colored)
     chroma, before = (x.std(dim=1).mean() for x in (turned, colored))
     assert chroma < 0.35 * before
 
@@ -183,6 +209,20 @@ def test_forward_is_what_painting_in_one_tile_gives() -> None:
     whole, inside = padded(odd)
     forward = net(whole, style, inside)[..., :63, :95]
     assert torch.allclose(painted(net, odd, [Part(style)], None), forward, atol=1e-5)
+
+
+def test_the_first_look_sees_the_photo_the_second_the_draft() -> None:
+    net, x = network(), smooth(64, 96)
+    style = net.style(smooth(64, 80, seed=1))
+    seen: list[Tensor] = []
+    net.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for work in (lambda: net(x, style), lambda: painted(net, x, [Part(style)], None)):
+        seen.clear()
+        work()
+        assert len(seen) == 2
+        assert torch.allclose(seen[0], F.avg_pool2d(x, 2))
+        assert seen[1].shape == x.shape
+        assert (seen[1] - x).abs().mean() > 0.02
 
 
 @pytest.mark.parametrize("size", [(230, 341), (63, 95)])  # 63 and 95 end in half a pixel
@@ -218,7 +258,9 @@ def test_nothing_beyond_the_halo_is_seen() -> None:
     code = net.modulation(style.colors, style.glances[1])
     shades = {name: [(code, 1.0)] for name in DEPTHS}
     x.requires_grad_()
-    change = net.decoder(1)(net.encoder(x), shades, noise)
+    decoder = net.decoder(1)
+    taken = {name: decoder.take(name, each) for name, each in net.encoder(x).items()}
+    change = decoder(taken, shades, noise)
     change[0, :, 144, 144].sum().backward()
     assert x.grad is not None
     seen = torch.nonzero(x.grad.abs().sum((0, 1)))
@@ -244,6 +286,8 @@ def test_a_masked_part_is_painted_and_the_rest_stays() -> None:
     assert change[:32].mean() > 20 * change[120:].mean()
     assert change[100:].max() < 1 / 255
     assert change[40 + 3 * HALO :].max() < 1e-5  # the draft's halo counts twice
+    with pytest.raises(SettingsError, match="a mask is 0 everywhere"):
+        painted(net, x, [Part(style, 0 * left)], None)
 
 
 # --- FastStyle ------------------------------------------------------------------------------------
@@ -367,13 +411,14 @@ def test_files_are_read_back_and_foreign_ones_refused(tmp_path: Path) -> None:
     for name, broken, said in (
         ("few", dict(list(state.items())[3:]), metadata),
         ("odd", state, metadata | {"widths": "4,8,12,20"}),
-        ("none", state, {"kind": "fast", "looks": str(LOOKS)}),
+        ("none", state, {"kind": "fast", "form": FORM}),
     ):
         write_weights(tmp_path / f"{name}.safetensors", Weights(broken, said))
         with pytest.raises(WeightsError, match="is damaged"):
             FastStyle.load(tmp_path / f"{name}.safetensors")
-    write_weights(tmp_path / "old.safetensors", Weights(state, metadata | {"looks": "1"}))
-    with pytest.raises(WeightsError, match="of an earlier version of impasto"):
+    older = {key: value for key, value in metadata.items() if key != "form"} | {"looks": "2"}
+    write_weights(tmp_path / "old.safetensors", Weights(state, older))
+    with pytest.raises(WeightsError, match="is of another version of impasto"):
         FastStyle.load(tmp_path / "old.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:500])
     with pytest.raises(WeightsError, match="cannot read"):

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from impasto.average import Average
 from impasto.encoder import Encoder
 from impasto.errors import ImpastoError
-from impasto.fast.network import DEPTHS, LOOKS, STRIDE, FastNetwork
+from impasto.fast.network import DEPTHS, FORM, LOOKS, STRIDE, FastNetwork
 from impasto.fast.style import FastStyle
 from impasto.files import atomic_path
 from impasto.foreign import Weights, write_weights
@@ -469,7 +469,7 @@ def export(net: FastNetwork, options: Options, path: Path, **facts: str) -> None
     metadata = {
         "kind": "fast",
         "widths": options.widths,
-        "looks": str(LOOKS),
+        "form": FORM,
         "encoder": net.encoder.name,
         "encoder_sha256": net.encoder.sha256,
         "recipe": json.dumps(

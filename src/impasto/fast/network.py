@@ -1,7 +1,7 @@
 """The network that paints in one pass: recolour, then two looks, at half the size and in full.
 
-    photo ─ recolour ─┬─ ½ ─ look ─ what it changed, twice as large ─┐
-                      └──────────────────────────────────────────── + ─ look ─ painted
+    photo ─┬─ ½ ────── look ─ what it changed, twice as large ─┐
+           └─ recolour ─────────────────────────────────────── + ─ look ─ painted
 
     a look:  pixels ─ encoder ─┬─ relu2_1, 1/2 ─ transform ──────────────┐
                                ├─ relu3_1, 1/4 ─ transform ─────┐        │
@@ -9,12 +9,14 @@
 
 - The pixels get the mean and covariance of the style's colours first, in closed form: so the whole
   palette arrives, and the network spends nothing on it.
-- The first look paints a draft at half the size, which is compared with the style at half of its
-  own. What it changed is added to the photo; so the photo's fine contours are still there when the
+- The first look sees the photo as it is: what is not yet painted has most of its content. It paints
+  a draft at half the size, which is compared with the style at half of its own. What that changed
+  of the recoloured photo is added to it; so the photo's fine contours are still there when the
   second look sees what the draft lacks of the style, and paints that.
 - The encoder is the one that the losses look with (`impasto.encoder`), frozen. At three depths the
   features are whitened and coloured with the style's covariance (Li et al. 2017). What the decoder
-  makes of them is added to the pixels that were looked at, blurred.
+  makes of them is added to the pixels that the look changes, blurred: the recoloured ones, then
+  those with the draft's change.
 - The decoders' convolutions are modulated by a code of the style (Karras et al. 2020, section 2.2),
   which chooses among their filters, as the gains of conditional normalisation do (Dumoulin et al.
   2017), but without statistics of the photo. A little noise, as much as the style asks for, gives
@@ -26,22 +28,43 @@ looks. Once they are gathered, over tiles, every pixel depends on its own neighb
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.encoder import Encoder
-from impasto.fast.statistics import Statistics, blend, recolor_matrix, statistics, transfer_matrix
+from impasto.fast.statistics import (
+    Statistics,
+    blend,
+    in_float32,
+    recolor_matrix,
+    statistics,
+    transfer_matrix,
+)
 
-__all__ = ["DEPTHS", "LOOKS", "STRIDE", "FastNetwork", "Glance", "StyleCode", "padded"]
+__all__ = [
+    "DEPTHS",
+    "FORM",
+    "LOOKS",
+    "STRIDE",
+    "Affine",
+    "FastNetwork",
+    "Glance",
+    "StyleCode",
+    "padded",
+]
 
 DEPTHS: Final = {"half": "relu2_1", "quarter": "relu3_1", "eighth": "relu4_1"}
 """Where features are transformed: their resolution, and the encoder's layer."""
 
 LOOKS: Final = 2
 """How often a picture is looked at: at half the size, then in full."""
+
+FORM: Final = "3"
+"""What a file of weights says it is for. The first form looked once; of the second the first look
+saw recoloured pixels."""
 
 STRIDE: Final = 32
 """Sides have to be multiples of it, px: those of the draft are multiples of 16."""
@@ -53,8 +76,51 @@ CODE: Final = 256
 """Length of the code of a style."""
 
 
-Shade = tuple[Tensor, Tensor | float]
-"""A style's code, `(N, CODE)`, and how much it counts: everywhere, or `(1, 1, h, w)`."""
+Share = Tensor | float
+"""How much something counts: everywhere as much, or `(1, 1, h, w)`."""
+
+Shade = tuple[Tensor, Share]
+"""A style's code, `(N, CODE)`, and how much it counts."""
+
+
+class Affine(NamedTuple):
+    """A map of pixels or features: M (x − before) + after.
+
+    Attributes:
+        matrix: M, `(N or 1, D, C)`.
+        before: what is taken off first, `(N or 1, C)`.
+        after: what is added then, `(N or 1, D)`.
+    """
+
+    matrix: Tensor
+    before: Tensor
+    after: Tensor
+
+    @classmethod
+    def between(cls, own: Statistics, aim: Statistics) -> "Affine":
+        """What takes features of the one mean and covariance to the other."""
+        return cls(transfer_matrix(own, aim), own.mean, aim.mean)
+
+    @classmethod
+    def recoloring(cls, own: Statistics, aim: Statistics) -> "Affine":
+        """The same for pixels; see `recolor_matrix`."""
+        return cls(recolor_matrix(own, aim), own.mean, aim.mean)
+
+    def then(self, conv: nn.Conv2d) -> "Affine":
+        """This one and a 1×1 convolution after it, as one."""
+        assert conv.bias is not None
+        with in_float32(self.matrix):
+            W = conv.weight[:, :, 0, 0].float()
+            return Affine(W @ self.matrix, self.before, self.after @ W.mT + conv.bias.float())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Of `(N, C, h, w)`, at every position: `(N, D, h, w)`."""
+        offset = self.after - (self.matrix * self.before[:, None]).sum(2)
+        matrix, offset = self.matrix.to(x.dtype), offset.to(x.dtype)
+        if len(matrix) == len(offset) == 1:
+            return F.linear(x.permute(0, 2, 3, 1), matrix[0], offset[0]).permute(0, 3, 1, 2)
+        y = torch.einsum("nij,njhw->nihw", matrix.expand(len(x), -1, -1), x)
+        return y + offset[..., None, None]
 
 
 @dataclass(frozen=True)
@@ -159,11 +225,13 @@ class Frozen(nn.Module):
         for layer in self._layers:
             if layer.endswith("_1") and layer != self._layers[0]:
                 x = F.avg_pool2d(x, 2)
-            wider = F.pad(x, (1, 1, 1, 1), mode="replicate")
+            x = F.pad(x, (1, 1, 1, 1), mode="replicate")
             weight, bias = self.get_buffer(f"{layer}_weight"), self.get_buffer(f"{layer}_bias")
-            x = F.conv2d(wider, weight, bias).relu_()
-            found[layer] = x
-        return {name: found[layer] for name, layer in DEPTHS.items()}
+            x = F.conv2d(x, weight, bias).relu_()
+            for name, wanted in DEPTHS.items():
+                if layer == wanted:
+                    found[name] = x
+        return found
 
 
 class Modulated(nn.Module):
@@ -234,19 +302,27 @@ class Decoder(nn.Module):
         self.out = Convolution(full, 3, active=False)
         nn.init.zeros_(self.out.conv.weight)
 
+    def take(
+        self, depth: str, x: Tensor, maps: Sequence[Affine] = (), shares: Sequence[Share] = ()
+    ) -> Tensor:
+        """What `forward` gets of features at a depth, as far as the shares go mapped before."""
+        conv = self.get_submodule(f"take_{depth}")
+        assert isinstance(conv, nn.Conv2d)
+        return mapped(x, [each.then(conv) for each in maps], shares, conv)
+
     def forward(
         self,
-        features: Mapping[str, Tensor],
+        taken: Mapping[str, Tensor],
         styles: Mapping[str, Sequence[Shade]],
         noise: Mapping[str, Tensor],
     ) -> Tensor:
-        """The change, `(N, 3, H, W)`, from features, shades and noise at each depth."""
-        x = self.take_eighth(features["eighth"])
+        """The change, `(N, 3, H, W)`, from what was taken, shades and noise at each depth."""
+        x = taken["eighth"]
         for block in self.at_eighth:
             x = block(x, styles["eighth"], noise["eighth"])
-        x = doubled(self.to_quarter(x)) + self.take_quarter(features["quarter"])
+        x = doubled(self.to_quarter(x)) + taken["quarter"]
         x = self.at_quarter(x, styles["quarter"], noise["quarter"])
-        x = doubled(self.to_half(x)) + self.take_half(features["half"])
+        x = doubled(self.to_half(x)) + taken["half"]
         x = self.at_half(x, styles["half"], noise["half"])
         change: Tensor = self.out(self.at_full(doubled(self.to_full(x))))
         return 1.5 * torch.tanh(change / 1.5)
@@ -328,16 +404,6 @@ class FastNetwork(nn.Module):
         code: Tensor = self.code(torch.cat((glance.deep, *moments), 1))
         return code
 
-    def recolor(self, photo: Tensor, own: Statistics, style: StyleCode) -> Tensor:
-        """The photo in the style's colours.
-
-        Args:
-            photo: `(N, 3, H, W)`.
-            own: of the photo's pixels.
-            style: as `style` gives it.
-        """
-        return apply(photo, recolor_matrix(own, style.colors), own.mean, style.colors.mean)
-
     def forward(self, photo: Tensor, style: StyleCode, weight: Tensor | None = None) -> Tensor:
         """The photo in the style.
 
@@ -349,23 +415,26 @@ class FastNetwork(nn.Module):
         Returns:
             The same shape; values may be a little outside of [0, 1].
         """
-        base = self.recolor(photo, self._statistics(photo, weight), style).clamp(0, 1)
+        own = self._statistics(photo, weight)
+        base = Affine.recoloring(own, style.colors)(photo).clamp(0, 1)
         small = halved(base)
-        change = self._painted(0, small, style, weight) - small
-        return self._painted(1, base + doubled(change), style, weight)
+        change = self._painted(0, halved(photo), small, style, weight) - small
+        second = base + doubled(change)
+        return self._painted(1, second, second, style, weight)
 
-    def _painted(self, look: int, base: Tensor, style: StyleCode, weight: Tensor | None) -> Tensor:
-        """What a look makes of pixels."""
-        glance = style.glances[look]
-        features = self.encoder(base)
-        turned = {}
+    def _painted(
+        self, look: int, seen: Tensor, base: Tensor, style: StyleCode, weight: Tensor | None
+    ) -> Tensor:
+        """What a look that sees the one makes of the other: `base` is what it changes."""
+        glance, decoder = style.glances[look], self.decoder(look)
+        features = self.encoder(seen)
+        taken = {}
         for name, x in features.items():
-            own, aim = self._statistics(x, weight), glance.depths[name]
-            matrix = transfer_matrix(own, aim)
-            turned[name] = apply(x, matrix, own.mean, aim.mean)
+            turn = Affine.between(self._statistics(x, weight), glance.depths[name])
+            taken[name] = decoder.take(name, x, [turn], [1.0])
         code = self.modulation(style.colors, glance)
         shades = {name: [(code, 1.0)] for name in DEPTHS}
-        change: Tensor = self.decoder(look)(turned, shades, self.noises(features))
+        change: Tensor = decoder(taken, shades, self.noises(taken))
         return blurred(base) + change
 
     def noises(
@@ -412,19 +481,28 @@ def blurred(x: Tensor) -> Tensor:
     return F.interpolate(small, scale_factor=8.0, mode="bilinear", align_corners=False)
 
 
-def apply(x: Tensor, matrix: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """M (x − before) + after at every position, as one 1×1 convolution each.
+def mapped(
+    x: Tensor,
+    maps: Sequence[Affine],
+    shares: Sequence[Share],
+    plain: nn.Module | None = None,
+) -> Tensor:
+    """What the maps make of `x`, each as much as it counts; what is left over stays.
 
     Args:
         x: `(N, C, h, w)`.
-        matrix: `(N or 1, C, C)`.
-        before: `(N or 1, C)`.
-        after: likewise.
+        maps: any number.
+        shares: one each.
+        plain: what becomes of what stays, which the maps have in them already; None if it stays as
+            it is.
     """
-    offset = after - (matrix * before[:, None]).sum(2)
-    matrix = matrix.to(x.dtype).expand(len(x), -1, -1)
-    y = torch.einsum("nij,njhw->nihw", matrix, x)
-    return y + offset.to(x.dtype)[..., None, None]
+    if len(maps) == 1 and isinstance(shares[0], float) and shares[0] == 1:
+        return maps[0](x)
+    kept: Tensor = x if plain is None else plain(x)
+    total = kept
+    for each, share in zip(maps, shares, strict=True):
+        total = total + share * (each(x) - kept)
+    return total
 
 
 def _fit(weight: Tensor | None, x: Tensor) -> Tensor | None:

@@ -16,18 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from impasto.errors import SettingsError
 from impasto.fast.network import (
     DEPTHS,
     STRIDE,
+    Affine,
     FastNetwork,
     Glance,
+    Share,
     StyleCode,
-    apply,
     blurred,
     doubled,
     halved,
+    mapped,
 )
-from impasto.fast.statistics import Statistics, recolor_matrix, statistics, transfer_matrix
+from impasto.fast.statistics import Statistics, statistics
 
 __all__ = ["HALO", "Done", "Part", "Tile", "paint", "tiles"]
 
@@ -36,9 +39,10 @@ HALO: Final = 96
 
 FINE: Final = 8192
 """Of how many parts of the range a draft's change is kept as a number of 16 bits, for a photo in
-tiles: half the bytes of float32, and 0.02 of an 8-bit level. What is beyond 3 is cut off there."""
+tiles: half the bytes of float32, and 0.02 of an 8-bit level."""
 
 MOST: Final = 3 * FINE
+"""The largest such number: what a draft changes by more than 3 is cut off."""
 
 COLORS: Final = 0.03
 """What it costs to gather colours, as a share of a pass of the network."""
@@ -143,13 +147,43 @@ class _Sums:
         return Statistics(self.mean.float(), (self.spread / self.count).float())
 
 
+class _Draft:
+    """What the first look changed, at half the size; see `FINE`.
+
+    Args:
+        height: of the draft, px.
+        width: likewise.
+        exact: whether to keep it in float32, as it is.
+    """
+
+    def __init__(self, height: int, width: int, *, exact: bool) -> None:
+        self._change = torch.empty(
+            (1, 3, height, width), dtype=torch.float32 if exact else torch.int16
+        )
+
+    def put(self, tile: Tile, change: Tensor) -> None:
+        """Keeps the change of a tile."""
+        if self._change.dtype == torch.int16:
+            change = (change * FINE).round().clamp(-MOST, MOST)
+        self._change[..., tile.top : tile.bottom, tile.left : tile.right] = change
+
+    def enlarged(self, seen: tuple[int, int, int, int], device: torch.device) -> Tensor:
+        """The change in this part of the photo, at its full size: `Tile.seen`."""
+        top, left, bottom, right = (edge // 2 for edge in seen)
+        above, before = min(top, 1), min(left, 1)  # neighbours, between which is interpolated
+        part = self._change[..., top - above : bottom + 1, left - before : right + 1].to(device)
+        whole = doubled(part.float() / FINE if part.dtype == torch.int16 else part)
+        rows, columns = slice(2 * above, 2 * (above + bottom - top)), 2 * before
+        return whole[..., rows, columns : columns + 2 * (right - left)]
+
+
 @dataclass(frozen=True)
 class _View:
     """What is read for one tile of a look, at its scale: `Tile.seen`.
 
     Attributes:
         pixels: of the photo, `(1, 3, h, w)`, its border repeated beyond it.
-        base: the same in the styles' colours.
+        base: the same in the styles' colours if those were asked for, else the same.
         inside: the share of each pixel that lies in the tile and in the photo, `(1, 1, h, w)`; None
             where that is all of every pixel.
         masks: of the parts, `(1, 1, h, w)` or None.
@@ -163,7 +197,14 @@ class _View:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A tile as a look finds it, in the styles' colours and as the look before left it."""
+    """A tile as a look finds it.
+
+    Attributes:
+        view: what was read.
+        base: the pixels that the look changes: in the styles' colours, and as the look before left
+            them.
+        features: of what it sees: the first look of the photo, the second of `base`.
+    """
 
     view: _View
     base: Tensor
@@ -190,10 +231,7 @@ class _Work:
         whole = [-(-n // STRIDE) * STRIDE for n in size]
         self.tiles = list(tiles(*size, side))
         self.half_tiles = list(tiles(whole[0] // 2, whole[1] // 2, side, STRIDE // 2))
-        self.fine = 1 if len(self.tiles) == 1 else FINE
-        kept = torch.float32 if len(self.tiles) == 1 else torch.int16
-        self.change = torch.empty((1, 3, whole[0] // 2, whole[1] // 2), dtype=kept)
-        self.recolorings: list[Map] | None = None
+        self.draft = _Draft(whole[0] // 2, whole[1] // 2, exact=len(self.tiles) == 1)
 
     def run(self, write: Write) -> Iterator[Done]:
         """Paints; yields how far it is."""
@@ -208,24 +246,22 @@ class _Work:
 
     def _steps(self, write: Write) -> Iterator[float]:
         """Paints; yields after every tile of every pass how much work it was."""
-        for tile in self._colors(self.tiles):
+        for tile in self._colors():
             yield COLORS * _area(tile)
         for tile, made in self._look(0, 2, self.half_tiles):
             if made is not None:
                 base, painted = made
-                at = (..., slice(tile.top, tile.bottom), slice(tile.left, tile.right))
-                change = _cut(painted - base, tile) * self.fine
-                self.change[at] = change if self.fine == 1 else change.round().clamp(-MOST, MOST)
+                self.draft.put(tile, _cut(painted - base, tile))
             yield _area(tile)
         for tile, made in self._look(1, 1, self.tiles):
             if made is not None:
                 write(tile.top, tile.left, _cut(made[1], tile))
             yield _area(tile)
 
-    def _colors(self, tiled: Sequence[Tile]) -> Iterator[Tile]:
+    def _colors(self) -> Iterator[Tile]:
         """Gathers the photo's colours, and how its parts are to be recoloured."""
         everywhere, sums = _Sums(), [_Sums() for _ in self.parts]
-        for tile in tiled:
+        for tile in self.tiles:
             view = self._view(tile, 1)
             _take(everywhere, view.pixels, view, None)
             for each, mask in zip(sums, view.masks, strict=True):
@@ -233,8 +269,8 @@ class _Work:
             yield tile
         self.colors = everywhere.statistics()
         self.recolorings = [
-            (recolor_matrix(own, part.style.colors), own.mean, part.style.colors.mean)
-            for own, part in zip((each.statistics() for each in sums), self.parts, strict=True)
+            Affine.recoloring(own.statistics(), part.style.colors)
+            for own, part in zip(sums, self.parts, strict=True)
         ]
 
     def _look(
@@ -243,8 +279,8 @@ class _Work:
         """Looks at all tiles, then paints each.
 
         Yields:
-            A tile, and None after it was looked at; after it was painted, the pixels that were seen
-            for it and what was made of them.
+            A tile, and None after it was looked at; after it was painted, the pixels that the look
+            changes and what it made of them.
         """
         self.codes = [
             self.net.modulation(part.style.colors, part.style.glances[look]) for part in self.parts
@@ -258,31 +294,36 @@ class _Work:
             self.own = self.net.modulation(self.colors, own.glance())
 
         depths = {name: [_Sums() for _ in self.parts] for name in DEPTHS}
+        seen = None
         for tile in tiled:
-            seen = self._see(tile, scale)
-            for name, x in seen.features.items():
-                for sums, mask in zip(depths[name], seen.view.masks, strict=True):
-                    _take(sums, x, seen.view, mask)
+            seen = self._gather(tile, scale, depths)
+            if len(tiled) > 1:
+                seen = None  # too large to be kept; one tile is not looked at twice
             yield tile, None
         aims = [part.style.glances[look].depths for part in self.parts]
         self.transfers = {
             name: [
-                (transfer_matrix(own, aim[name]), own.mean, aim[name].mean)
-                for own, aim in zip((s.statistics() for s in all_sums), aims, strict=True)
+                Affine.between(own.statistics(), aim[name])
+                for own, aim in zip(sums, aims, strict=True)
             ]
-            for name, all_sums in depths.items()
+            for name, sums in depths.items()
         }
-
         for tile in tiled:
-            if len(tiled) > 1:  # one tile is not looked at twice
-                seen = self._see(tile, scale)
-            yield tile, (seen.base, self._painted(look, seen, (tile.seen[0], tile.seen[1])))
+            yield tile, self._painted(look, tile, seen or self._see(tile, scale))
+
+    def _gather(self, tile: Tile, scale: int, depths: Mapping[str, Sequence[_Sums]]) -> _Seen:
+        """Looks at a tile and adds its features to what is known of the parts."""
+        seen = self._see(tile, scale)
+        for name, x in seen.features.items():
+            for sums, mask in zip(depths[name], seen.view.masks, strict=True):
+                _take(sums, x, seen.view, mask)
+        return seen
 
     def _keeps_own(self) -> bool:
         """Whether the photo's own style counts anywhere."""
         return self.amount < 1 or any(part.mask is not None for part in self.parts)
 
-    def _view(self, tile: Tile, scale: int) -> _View:
+    def _view(self, tile: Tile, scale: int, recolorings: Sequence[Affine] = ()) -> _View:
         top, left, bottom, right = (edge * scale for edge in tile.seen)
         low, far = min(bottom, self.height), min(right, self.width)
         beyond = (0, right - far, 0, bottom - low)
@@ -295,8 +336,8 @@ class _Work:
             for part in self.parts
         ]
         base = pixels
-        if self.recolorings is not None:
-            base = _mix(pixels, self.recolorings, self._weights(masks, 0)).clamp(0, 1)
+        if recolorings:
+            base = mapped(pixels, recolorings, self._shares(masks, 0)).clamp(0, 1)
         if scale == 2:
             pixels, base, inside = halved(pixels), halved(base), halved(inside)
             masks = [None if mask is None else halved(mask) for mask in masks]
@@ -304,48 +345,43 @@ class _Work:
         _cut(own, tile).copy_(_cut(inside, tile))
         return _View(pixels, base, None if bool((own == 1).all()) else own, masks)
 
-    def _weights(self, masks: Sequence[Tensor | None], depth: int) -> list[Tensor | float]:
+    def _shares(self, masks: Sequence[Tensor | None], depth: int) -> list[Share]:
         """How much each part counts at a depth, at every position."""
         return [
             self.amount if mask is None else self.amount * _pooled(mask, depth) for mask in masks
         ]
 
     def _see(self, tile: Tile, scale: int) -> _Seen:
-        view = self._view(tile, scale)
-        base = view.base + self._changed(tile.seen) if scale == 1 else view.base
+        view = self._view(tile, scale, self.recolorings)
+        if scale == 2:
+            return _Seen(view, view.base, self.net.encoder(view.pixels))
+        base = view.base + self.draft.enlarged(tile.seen, view.base.device)
         return _Seen(view, base, self.net.encoder(base))
 
-    def _changed(self, seen: tuple[int, int, int, int]) -> Tensor:
-        """What the first look changed in this part of the photo, at its full size."""
-        top, left, bottom, right = (edge // 2 for edge in seen)
-        above, before = min(top, 1), min(left, 1)  # neighbours, between which is interpolated
-        part = self.change[..., top - above : bottom + 1, left - before : right + 1]
-        whole = doubled(part.to(self.net.noise.device).float() / self.fine)
-        rows, columns = slice(2 * above, 2 * (above + bottom - top)), 2 * before
-        return whole[..., rows, columns : columns + 2 * (right - left)]
-
-    def _painted(self, look: int, seen: _Seen, at: tuple[int, int]) -> Tensor:
-        turned, shades = {}, {}
-        for depth, (name, x) in enumerate(seen.features.items(), 1):
-            weights = self._weights(seen.view.masks, depth)
-            turned[name] = _mix(x, self.transfers[name], weights)
-            shades[name] = [
-                (code, weight) for code, weight in zip(self.codes, weights, strict=True)
-            ]
-            if self.own is not None:
-                shades[name].append((self.own, 1 - sum(weights)))
-        noise = self.net.noises(seen.features, at)
+    def _painted(self, look: int, tile: Tile, seen: _Seen) -> tuple[Tensor, Tensor]:
+        """The pixels that a look changes, and what it makes of them."""
         decoder = self.net.decoder(look)
-        change: Tensor = decoder(turned, shades, noise)
+        taken, shades = {}, {}
+        for depth, (name, x) in enumerate(seen.features.items(), 1):
+            shares = self._shares(seen.view.masks, depth)
+            taken[name] = decoder.take(name, x, self.transfers[name], shares)
+            shades[name] = [(code, share) for code, share in zip(self.codes, shares, strict=True)]
+            if self.own is not None:
+                shades[name].append((self.own, 1 - sum(shares)))
+        noise = self.net.noises(taken, (tile.seen[0], tile.seen[1]))
+        change: Tensor = decoder(taken, shades, noise)
         painted = blurred(seen.base) + change
         if self.own is None:
-            return painted
+            return seen.base, painted
         # What the look loses of the photo in its own style comes back as far as that holds: where
         # no style counts, the photo does not change.
         photo = seen.view.pixels
+        features = seen.features if look == 0 else self.net.encoder(photo)
+        taken = {name: decoder.take(name, x) for name, x in features.items()}
         own = {name: [(self.own, 1.0)] for name in DEPTHS}
-        kept: Tensor = blurred(photo) + decoder(self.net.encoder(photo), own, noise)
-        return painted + (1 - sum(self._weights(seen.view.masks, 0))) * (photo - kept)
+        kept: Tensor = blurred(photo) + decoder(taken, own, noise)
+        left = 1 - sum(self._shares(seen.view.masks, 0))
+        return seen.base, painted + left * (photo - kept)
 
 
 def _area(tile: Tile) -> int:
@@ -358,20 +394,6 @@ def _cut(x: Tensor, tile: Tile) -> Tensor:
     """A tile of what was seen for it."""
     top, left = tile.seen[:2]
     return x[..., tile.top - top : tile.bottom - top, tile.left - left : tile.right - left]
-
-
-Map = tuple[Tensor, Tensor, Tensor]
-"""A matrix, the mean before and the mean after it."""
-
-
-def _mix(x: Tensor, maps: Sequence[Map], weights: Sequence[Tensor | float]) -> Tensor:
-    """`x`, as far as the weights go taken to where the maps take it."""
-    if len(maps) == 1 and isinstance(weights[0], float) and weights[0] == 1:
-        return apply(x, *maps[0])
-    mixed = x
-    for each, weight in zip(maps, weights, strict=True):
-        mixed = mixed + weight * (apply(x, *each) - x)
-    return mixed
 
 
 def _pooled(mask: Tensor, depth: int) -> Tensor:
@@ -435,7 +457,12 @@ def paint(
 
     Yields:
         How far it is, after every tile of every pass.
+
+    Raises:
+        SettingsError: a mask is 0 everywhere.
     """
+    if any(part.mask is not None and not bool((part.mask > 0).any()) for part in parts):
+        raise SettingsError("a mask is 0 everywhere, so its style holds nowhere; leave it out")
     with torch.inference_mode():
         work = _Work(net, read, size, parts, amount, side).run(write)
     while True:

@@ -13,7 +13,7 @@ from torch import Tensor
 from impasto.compute import choose_device
 from impasto.encoder import Encoder
 from impasto.errors import SettingsError, WeightsError
-from impasto.fast.network import LOOKS, FastNetwork, StyleCode, padded
+from impasto.fast.network import FORM, FastNetwork, StyleCode, padded
 from impasto.fast.painting import Done, Part, paint
 from impasto.images import Picture
 from impasto.inputs import PictureLike, as_picture
@@ -62,9 +62,9 @@ class FastStyle:
         file = read_weights(weights_path(name))
         if file.metadata.get("kind") != "fast":
             raise WeightsError(f"{file.path} holds no network that paints in one pass")
-        if file.metadata.get("looks") != str(LOOKS):
+        if file.metadata.get("form") != FORM:
             raise WeightsError(
-                f"{file.path} is of an earlier version of impasto, whose network looked once; "
+                f"{file.path} is of another version of impasto, whose network was built otherwise; "
                 "only that version can use it"
             )
         try:
