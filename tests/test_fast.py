@@ -13,18 +13,17 @@ from torch import Tensor, nn
 import pictures
 from impasto.encoder import Encoder
 from impasto.errors import SettingsError, WeightsError
+from impasto.fast.maps import Affine, mapped
 from impasto.fast.network import (
     DEPTHS,
     FORM,
     LOOKS,
     STRIDE,
-    Affine,
     FastNetwork,
     StyleCode,
-    mapped,
     padded,
 )
-from impasto.fast.painting import HALO, Part, paint, tiles
+from impasto.fast.painting import Part, paint
 from impasto.fast.statistics import (
     LEAST,
     SHRINK,
@@ -35,6 +34,7 @@ from impasto.fast.statistics import (
     transfer_matrix,
 )
 from impasto.fast.style import TILE, FastStyle, amounts
+from impasto.fast.tiles import HALO, tiles
 from impasto.foreign import Weights, write_weights
 from impasto.images import Picture
 from impasto.weights import weights_path

@@ -28,28 +28,22 @@ looks. Once they are gathered, over tiles, every pixel depends on its own neighb
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.encoder import Encoder
-from impasto.fast.statistics import (
-    Statistics,
-    blend,
-    in_float32,
-    recolor_matrix,
-    statistics,
-    transfer_matrix,
-)
+from impasto.fast.decoder import CODE, Convolution, Decoder, doubled
+from impasto.fast.maps import Affine
+from impasto.fast.statistics import Statistics, blend, statistics
 
 __all__ = [
     "DEPTHS",
     "FORM",
     "LOOKS",
     "STRIDE",
-    "Affine",
     "FastNetwork",
     "Glance",
     "StyleCode",
@@ -71,56 +65,6 @@ STRIDE: Final = 32
 
 NOISE: Final = 256
 """Side of the tile of noise, positions; it is repeated over larger pictures."""
-
-CODE: Final = 256
-"""Length of the code of a style."""
-
-
-Share = Tensor | float
-"""How much something counts: everywhere as much, or `(1, 1, h, w)`."""
-
-Shade = tuple[Tensor, Share]
-"""A style's code, `(N, CODE)`, and how much it counts."""
-
-
-class Affine(NamedTuple):
-    """A map of pixels or features: M (x − before) + after.
-
-    Attributes:
-        matrix: M, `(N or 1, D, C)`.
-        before: what is taken off first, `(N or 1, C)`.
-        after: what is added then, `(N or 1, D)`.
-    """
-
-    matrix: Tensor
-    before: Tensor
-    after: Tensor
-
-    @classmethod
-    def between(cls, own: Statistics, aim: Statistics) -> "Affine":
-        """What takes features of the one mean and covariance to the other."""
-        return cls(transfer_matrix(own, aim), own.mean, aim.mean)
-
-    @classmethod
-    def recoloring(cls, own: Statistics, aim: Statistics) -> "Affine":
-        """The same for pixels; see `recolor_matrix`."""
-        return cls(recolor_matrix(own, aim), own.mean, aim.mean)
-
-    def then(self, conv: nn.Conv2d) -> "Affine":
-        """This one and a 1×1 convolution after it, as one."""
-        assert conv.bias is not None
-        with in_float32(self.matrix):
-            W = conv.weight[:, :, 0, 0].float()
-            return Affine(W @ self.matrix, self.before, self.after @ W.mT + conv.bias.float())
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Of `(N, C, h, w)`, at every position: `(N, D, h, w)`."""
-        offset = self.after - (self.matrix * self.before[:, None]).sum(2)
-        matrix, offset = self.matrix.to(x.dtype), offset.to(x.dtype)
-        if len(matrix) == len(offset) == 1:
-            return F.linear(x.permute(0, 2, 3, 1), matrix[0], offset[0]).permute(0, 3, 1, 2)
-        y = torch.einsum("nij,njhw->nihw", matrix.expand(len(x), -1, -1), x)
-        return y + offset[..., None, None]
 
 
 @dataclass(frozen=True)
@@ -178,28 +122,6 @@ class StyleCode:
         return StyleCode(self.colors, (first, Glance({**second.depths, **fine}, second.deep)))
 
 
-class Convolution(nn.Module):
-    """A 3×3 convolution that repeats the border, with a leaky ReLU after it, or without.
-
-    Args:
-        before, after: channels.
-        stride: 1 or 2.
-        active: whether a leaky ReLU of slope 0.2 follows.
-    """
-
-    def __init__(self, before: int, after: int, *, stride: int = 1, active: bool = True) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(before, after, 3, stride)
-        nn.init.kaiming_normal_(self.conv.weight, 0.2 if active else 1.0)
-        assert self.conv.bias is not None
-        nn.init.zeros_(self.conv.bias)
-        self.active = active
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(F.pad(x, (1, 1, 1, 1), mode="replicate"))
-        return F.leaky_relu(x, 0.2) if self.active else x
-
-
 class Frozen(nn.Module):
     """The first four blocks of an encoder as a module that can be exported; it has no parameters.
 
@@ -232,100 +154,6 @@ class Frozen(nn.Module):
                 if layer == wanted:
                     found[name] = x
         return found
-
-
-class Modulated(nn.Module):
-    """Noise, and two 3×3 convolutions that the style modulates, beside their input.
-
-    Args:
-        channels: in and out.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        convs = [nn.Conv2d(channels, channels, 3) for _ in range(2)]
-        self.convs = nn.ModuleList(convs)
-        self.gains = nn.ModuleList(nn.Linear(CODE, channels) for _ in range(2))
-        self.shifts = nn.ModuleList(nn.Linear(CODE, channels) for _ in range(2))
-        self.noise = nn.Linear(CODE, channels)
-        for conv in convs:
-            nn.init.kaiming_normal_(conv.weight, 0.2)
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        for linear in (m for m in self.modules() if isinstance(m, nn.Linear)):
-            nn.init.normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, x: Tensor, styles: Sequence[Shade], noise: Tensor) -> Tensor:
-        y: Tensor = _normed(x) + noise * _mixed(self.noise, styles)
-        for conv, gain, shift in zip(self.convs, self.gains, self.shifts, strict=True):
-            y = y * (1 + _mixed(gain, styles))
-            y = conv(F.pad(y, (1, 1, 1, 1), mode="replicate"))
-            y = F.leaky_relu(y + _mixed(shift, styles), 0.2)
-        return x + y
-
-
-def _normed(x: Tensor) -> Tensor:
-    """Every position's features, of mean square 1 (Karras et al. 2018, section 4.2)."""
-    return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-4).to(x.dtype)
-
-
-def _mixed(linear: nn.Module, styles: Sequence[Shade]) -> Tensor:
-    """What a layer makes of the codes, each as much as it counts where it counts."""
-    code, weight = styles[0]
-    total: Tensor = linear(code)[..., None, None] * weight
-    for code, weight in styles[1:]:
-        total = total + linear(code)[..., None, None] * weight
-    return total
-
-
-class Decoder(nn.Module):
-    """Transformed features back to pixels, as a change of blurred ones.
-
-    Args:
-        channels: of the features, by depth.
-        widths: its own channels at full size, 1/2, 1/4 and 1/8.
-    """
-
-    def __init__(self, channels: Mapping[str, int], widths: tuple[int, int, int, int]) -> None:
-        super().__init__()
-        full, half, quarter, eighth = widths
-        self.take_eighth = nn.Conv2d(channels["eighth"], eighth, 1)
-        self.take_quarter = nn.Conv2d(channels["quarter"], quarter, 1)
-        self.take_half = nn.Conv2d(channels["half"], half, 1)
-        self.at_eighth = nn.ModuleList(Modulated(eighth) for _ in range(2))
-        self.to_quarter = nn.Conv2d(eighth, quarter, 1)
-        self.at_quarter = Modulated(quarter)
-        self.to_half = nn.Conv2d(quarter, half, 1)
-        self.at_half = Modulated(half)
-        self.to_full = nn.Conv2d(half, full, 1)
-        self.at_full = Convolution(full, full)
-        self.out = Convolution(full, 3, active=False)
-        nn.init.zeros_(self.out.conv.weight)
-
-    def take(
-        self, depth: str, x: Tensor, maps: Sequence[Affine] = (), shares: Sequence[Share] = ()
-    ) -> Tensor:
-        """What `forward` gets of features at a depth, as far as the shares go mapped before."""
-        conv = self.get_submodule(f"take_{depth}")
-        assert isinstance(conv, nn.Conv2d)
-        return mapped(x, [each.then(conv) for each in maps], shares, conv)
-
-    def forward(
-        self,
-        taken: Mapping[str, Tensor],
-        styles: Mapping[str, Sequence[Shade]],
-        noise: Mapping[str, Tensor],
-    ) -> Tensor:
-        """The change, `(N, 3, H, W)`, from what was taken, shades and noise at each depth."""
-        x = taken["eighth"]
-        for block in self.at_eighth:
-            x = block(x, styles["eighth"], noise["eighth"])
-        x = doubled(self.to_quarter(x)) + taken["quarter"]
-        x = self.at_quarter(x, styles["quarter"], noise["quarter"])
-        x = doubled(self.to_half(x)) + taken["half"]
-        x = self.at_half(x, styles["half"], noise["half"])
-        change: Tensor = self.out(self.at_full(doubled(self.to_full(x))))
-        return 1.5 * torch.tanh(change / 1.5)
 
 
 class FastNetwork(nn.Module):
@@ -470,39 +298,10 @@ def halved(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2)
 
 
-def doubled(x: Tensor) -> Tensor:
-    """Twice as large, by linear interpolation."""
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
 def blurred(x: Tensor) -> Tensor:
     """Pixels without what is smaller than about 8 px; sides multiples of 8."""
     small = F.avg_pool2d(x, 8)
     return F.interpolate(small, scale_factor=8.0, mode="bilinear", align_corners=False)
-
-
-def mapped(
-    x: Tensor,
-    maps: Sequence[Affine],
-    shares: Sequence[Share],
-    plain: nn.Module | None = None,
-) -> Tensor:
-    """What the maps make of `x`, each as much as it counts; what is left over stays.
-
-    Args:
-        x: `(N, C, h, w)`.
-        maps: any number.
-        shares: one each.
-        plain: what becomes of what stays, which the maps have in them already; None if it stays as
-            it is.
-    """
-    if len(maps) == 1 and isinstance(shares[0], float) and shares[0] == 1:
-        return maps[0](x)
-    kept: Tensor = x if plain is None else plain(x)
-    total = kept
-    for each, share in zip(maps, shares, strict=True):
-        total = total + share * (each(x) - kept)
-    return total
 
 
 def _fit(weight: Tensor | None, x: Tensor) -> Tensor | None:

@@ -4,8 +4,7 @@ What a pixel becomes depends on its neighbourhood, and on the whole photo only t
 of its colours, and of the features of both looks. So a photo is gone through for its colours, and
 then for each look two or three times, each time in tiles with a halo as wide as a look sees; what
 the first look changes is kept, at half the size. The result is that of one tile as large as the
-photo, but for rounding. Statistics of tiles are put together as Chan, Golub & LeVeque (1979, eqs.
-1.5) put together those of samples.
+photo, but for rounding.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,25 +16,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.errors import SettingsError
+from impasto.fast.decoder import doubled
+from impasto.fast.maps import Affine, Share, mapped
 from impasto.fast.network import (
     DEPTHS,
     STRIDE,
-    Affine,
     FastNetwork,
     Glance,
-    Share,
     StyleCode,
     blurred,
-    doubled,
     halved,
-    mapped,
 )
-from impasto.fast.statistics import Statistics, statistics
+from impasto.fast.statistics import Sums, statistics
+from impasto.fast.tiles import Tile, area, cut, tiles
 
-__all__ = ["HALO", "Done", "Part", "Tile", "paint", "tiles"]
-
-HALO: Final = 96
-"""How far a look sees, px of its own, rounded up to a multiple of `STRIDE`."""
+__all__ = ["Done", "Part", "paint"]
 
 FINE: Final = 8192
 """Of how many parts of the range a draft's change is kept as a number of 16 bits, for a photo in
@@ -79,72 +74,6 @@ class Done(NamedTuple):
     step: int
     steps: int
     share: float
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A rectangle of the photo, and what has to be looked at to paint it, px.
-
-    Attributes:
-        top, left, bottom, right: what is painted; inside of the photo.
-        seen: top, left, bottom, right of what is read; multiples of the stride from the photo's
-            corner, and maybe beyond its right and bottom border.
-    """
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-    seen: tuple[int, int, int, int]
-
-
-def tiles(height: int, width: int, side: int | None, stride: int = STRIDE) -> Iterator[Tile]:
-    """The tiles of a photo, row by row.
-
-    Args:
-        height: of the photo, px.
-        width: likewise.
-        side: of a tile without its halo, px, a multiple of the stride; None for one tile.
-        stride: what sides and corners of what is seen are multiples of, px.
-    """
-    whole = [-(-n // stride) * stride for n in (height, width)]
-    rows, columns = (n if side is None else side for n in whole)
-    for top in range(0, height, rows):
-        for left in range(0, width, columns):
-            bottom, right = min(top + rows, height), min(left + columns, width)
-            seen = (
-                max(0, top - HALO),
-                max(0, left - HALO),
-                min(whole[0], top + rows + HALO),
-                min(whole[1], left + columns + HALO),
-            )
-            yield Tile(top, left, bottom, right, seen)
-
-
-class _Sums:
-    """Statistics of tiles that are put together."""
-
-    def __init__(self) -> None:
-        self.count = 0.0
-        self.mean = torch.zeros((), dtype=torch.float64)
-        self.spread = torch.zeros((), dtype=torch.float64)  # count times covariance
-
-    def add(self, part: Statistics, count: float) -> None:
-        """Takes in the statistics of so many positions."""
-        if count <= 0:
-            return
-        total = self.count + count
-        step = part.mean.double() - self.mean
-        outer = step[:, :, None] * step[:, None]
-        self.spread = (
-            self.spread + part.covariance.double() * count + outer * (self.count * count / total)
-        )
-        self.mean = self.mean + step * (count / total)
-        self.count = total
-
-    def statistics(self) -> Statistics:
-        """Of all that came in."""
-        return Statistics(self.mean.float(), (self.spread / self.count).float())
 
 
 class _Draft:
@@ -238,7 +167,7 @@ class _Work:
         passes = 3 if self._keeps_own() else 2
         looked = [*self.tiles, *self.half_tiles]
         steps = len(self.tiles) + passes * len(looked)
-        total = COLORS * sum(map(_area, self.tiles)) + passes * sum(map(_area, looked))
+        total = COLORS * sum(map(area, self.tiles)) + passes * sum(map(area, looked))
         done = 0.0
         for step, work in enumerate(self._steps(write), 1):
             done += work
@@ -247,20 +176,20 @@ class _Work:
     def _steps(self, write: Write) -> Iterator[float]:
         """Paints; yields after every tile of every pass how much work it was."""
         for tile in self._colors():
-            yield COLORS * _area(tile)
+            yield COLORS * area(tile)
         for tile, made in self._look(0, 2, self.half_tiles):
             if made is not None:
                 base, painted = made
-                self.draft.put(tile, _cut(painted - base, tile))
-            yield _area(tile)
+                self.draft.put(tile, cut(painted - base, tile))
+            yield area(tile)
         for tile, made in self._look(1, 1, self.tiles):
             if made is not None:
-                write(tile.top, tile.left, _cut(made[1], tile))
-            yield _area(tile)
+                write(tile.top, tile.left, cut(made[1], tile))
+            yield area(tile)
 
     def _colors(self) -> Iterator[Tile]:
         """Gathers the photo's colours, and how its parts are to be recoloured."""
-        everywhere, sums = _Sums(), [_Sums() for _ in self.parts]
+        everywhere, sums = Sums(), [Sums() for _ in self.parts]
         for tile in self.tiles:
             view = self._view(tile, 1)
             _take(everywhere, view.pixels, view, None)
@@ -293,7 +222,7 @@ class _Work:
                 yield tile, None
             self.own = self.net.modulation(self.colors, own.glance())
 
-        depths = {name: [_Sums() for _ in self.parts] for name in DEPTHS}
+        depths = {name: [Sums() for _ in self.parts] for name in DEPTHS}
         seen = None
         for tile in tiled:
             seen = self._gather(tile, scale, depths)
@@ -311,7 +240,7 @@ class _Work:
         for tile in tiled:
             yield tile, self._painted(look, tile, seen or self._see(tile, scale))
 
-    def _gather(self, tile: Tile, scale: int, depths: Mapping[str, Sequence[_Sums]]) -> _Seen:
+    def _gather(self, tile: Tile, scale: int, depths: Mapping[str, Sequence[Sums]]) -> _Seen:
         """Looks at a tile and adds its features to what is known of the parts."""
         seen = self._see(tile, scale)
         for name, x in seen.features.items():
@@ -342,7 +271,7 @@ class _Work:
             pixels, base, inside = halved(pixels), halved(base), halved(inside)
             masks = [None if mask is None else halved(mask) for mask in masks]
         own = torch.zeros_like(inside)
-        _cut(own, tile).copy_(_cut(inside, tile))
+        cut(own, tile).copy_(cut(inside, tile))
         return _View(pixels, base, None if bool((own == 1).all()) else own, masks)
 
     def _shares(self, masks: Sequence[Tensor | None], depth: int) -> list[Share]:
@@ -384,24 +313,12 @@ class _Work:
         return seen.base, painted + left * (photo - kept)
 
 
-def _area(tile: Tile) -> int:
-    """How many pixels are seen for a tile."""
-    top, left, bottom, right = tile.seen
-    return (bottom - top) * (right - left)
-
-
-def _cut(x: Tensor, tile: Tile) -> Tensor:
-    """A tile of what was seen for it."""
-    top, left = tile.seen[:2]
-    return x[..., tile.top - top : tile.bottom - top, tile.left - left : tile.right - left]
-
-
 def _pooled(mask: Tensor, depth: int) -> Tensor:
     """A mask of pixels at a depth of the network."""
     return F.avg_pool2d(mask, 1 << depth) if depth else mask
 
 
-def _take(sums: _Sums, x: Tensor, view: _View, mask: Tensor | None) -> None:
+def _take(sums: Sums, x: Tensor, view: _View, mask: Tensor | None) -> None:
     """Adds a tile's pixels or features to what is known of a part."""
     given = [each for each in (view.inside, mask) if each is not None]
     if not given:
@@ -418,8 +335,8 @@ class _Glances:
     """What a look finds in the photo itself, from tiles."""
 
     def __init__(self) -> None:
-        self.depths = {name: _Sums() for name in DEPTHS}
-        self.deep = _Sums()
+        self.depths = {name: Sums() for name in DEPTHS}
+        self.deep = Sums()
 
     def take(self, net: FastNetwork, view: _View) -> None:
         """Takes in a tile."""

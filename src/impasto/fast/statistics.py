@@ -12,6 +12,7 @@ from torch import Tensor
 __all__ = [
     "SHRINK",
     "Statistics",
+    "Sums",
     "blend",
     "in_float32",
     "recolor_matrix",
@@ -80,6 +81,32 @@ def _products(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     parts = math.gcd(a.shape[2], 16)
     a, b = (x.view(*x.shape[:2], parts, -1).transpose(1, 2) for x in (a, b))
     return (a @ b.mT).double().sum(1).float()
+
+
+class Sums:
+    """Statistics of parts of a picture, put together (Chan, Golub & LeVeque 1979, eqs. 1.5)."""
+
+    def __init__(self) -> None:
+        self.count = 0.0
+        self.mean = torch.zeros((), dtype=torch.float64)
+        self.spread = torch.zeros((), dtype=torch.float64)  # count times covariance
+
+    def add(self, part: Statistics, count: float) -> None:
+        """Takes in the statistics of so many positions, for one picture."""
+        if count <= 0:
+            return
+        total = self.count + count
+        step = part.mean.double() - self.mean
+        outer = step[:, :, None] * step[:, None]
+        self.spread = (
+            self.spread + part.covariance.double() * count + outer * (self.count * count / total)
+        )
+        self.mean = self.mean + step * (count / total)
+        self.count = total
+
+    def statistics(self) -> Statistics:
+        """Of all that came in."""
+        return Statistics(self.mean.float(), (self.spread / self.count).float())
 
 
 def blend(parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:

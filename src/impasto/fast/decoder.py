@@ -1,0 +1,140 @@
+"""What a look ends with: transformed features back to pixels, in the way that a style asks for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from impasto.fast.maps import Affine, Share, mapped
+
+__all__ = ["CODE", "Convolution", "Decoder", "Shade", "doubled"]
+
+CODE: Final = 256
+"""Length of the code of a style."""
+
+Shade = tuple[Tensor, Share]
+"""A style's code, `(N, CODE)`, and how much it counts."""
+
+
+class Convolution(nn.Module):
+    """A 3×3 convolution that repeats the border, with a leaky ReLU after it, or without.
+
+    Args:
+        before, after: channels.
+        stride: 1 or 2.
+        active: whether a leaky ReLU of slope 0.2 follows.
+    """
+
+    def __init__(self, before: int, after: int, *, stride: int = 1, active: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(before, after, 3, stride)
+        nn.init.kaiming_normal_(self.conv.weight, 0.2 if active else 1.0)
+        assert self.conv.bias is not None
+        nn.init.zeros_(self.conv.bias)
+        self.active = active
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, before, h, w)` to `(N, after, h, w)`, or half as large."""
+        x = self.conv(F.pad(x, (1, 1, 1, 1), mode="replicate"))
+        return F.leaky_relu(x, 0.2) if self.active else x
+
+
+class Modulated(nn.Module):
+    """Noise, and two 3×3 convolutions that the style modulates, beside their input.
+
+    Args:
+        channels: in and out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        convs = [nn.Conv2d(channels, channels, 3) for _ in range(2)]
+        self.convs = nn.ModuleList(convs)
+        self.gains = nn.ModuleList(nn.Linear(CODE, channels) for _ in range(2))
+        self.shifts = nn.ModuleList(nn.Linear(CODE, channels) for _ in range(2))
+        self.noise = nn.Linear(CODE, channels)
+        for conv in convs:
+            nn.init.kaiming_normal_(conv.weight, 0.2)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        for linear in (m for m in self.modules() if isinstance(m, nn.Linear)):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, styles: Sequence[Shade], noise: Tensor) -> Tensor:
+        y: Tensor = _normed(x) + noise * _mixed(self.noise, styles)
+        for conv, gain, shift in zip(self.convs, self.gains, self.shifts, strict=True):
+            y = y * (1 + _mixed(gain, styles))
+            y = conv(F.pad(y, (1, 1, 1, 1), mode="replicate"))
+            y = F.leaky_relu(y + _mixed(shift, styles), 0.2)
+        return x + y
+
+
+def _normed(x: Tensor) -> Tensor:
+    """Every position's features, of mean square 1 (Karras et al. 2018, section 4.2)."""
+    return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-4).to(x.dtype)
+
+
+def _mixed(linear: nn.Module, styles: Sequence[Shade]) -> Tensor:
+    """What a layer makes of the codes, each as much as it counts where it counts."""
+    code, weight = styles[0]
+    total: Tensor = linear(code)[..., None, None] * weight
+    for code, weight in styles[1:]:
+        total = total + linear(code)[..., None, None] * weight
+    return total
+
+
+class Decoder(nn.Module):
+    """Transformed features back to pixels, as a change of blurred ones.
+
+    Args:
+        channels: of the features, by depth.
+        widths: its own channels at full size, 1/2, 1/4 and 1/8.
+    """
+
+    def __init__(self, channels: Mapping[str, int], widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        full, half, quarter, eighth = widths
+        self.take_eighth = nn.Conv2d(channels["eighth"], eighth, 1)
+        self.take_quarter = nn.Conv2d(channels["quarter"], quarter, 1)
+        self.take_half = nn.Conv2d(channels["half"], half, 1)
+        self.at_eighth = nn.ModuleList(Modulated(eighth) for _ in range(2))
+        self.to_quarter = nn.Conv2d(eighth, quarter, 1)
+        self.at_quarter = Modulated(quarter)
+        self.to_half = nn.Conv2d(quarter, half, 1)
+        self.at_half = Modulated(half)
+        self.to_full = nn.Conv2d(half, full, 1)
+        self.at_full = Convolution(full, full)
+        self.out = Convolution(full, 3, active=False)
+        nn.init.zeros_(self.out.conv.weight)
+
+    def take(
+        self, depth: str, x: Tensor, maps: Sequence[Affine] = (), shares: Sequence[Share] = ()
+    ) -> Tensor:
+        """What `forward` gets of features at a depth, as far as the shares go mapped before."""
+        conv = self.get_submodule(f"take_{depth}")
+        assert isinstance(conv, nn.Conv2d)
+        return mapped(x, [each.then(conv) for each in maps], shares, conv)
+
+    def forward(
+        self,
+        taken: Mapping[str, Tensor],
+        styles: Mapping[str, Sequence[Shade]],
+        noise: Mapping[str, Tensor],
+    ) -> Tensor:
+        """The change, `(N, 3, H, W)`, from what was taken, shades and noise at each depth."""
+        x = taken["eighth"]
+        for block in self.at_eighth:
+            x = block(x, styles["eighth"], noise["eighth"])
+        x = doubled(self.to_quarter(x)) + taken["quarter"]
+        x = self.at_quarter(x, styles["quarter"], noise["quarter"])
+        x = doubled(self.to_half(x)) + taken["half"]
+        x = self.at_half(x, styles["half"], noise["half"])
+        change: Tensor = self.out(self.at_full(doubled(self.to_full(x))))
+        return 1.5 * torch.tanh(change / 1.5)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Twice as large, by linear interpolation."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
