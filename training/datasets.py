@@ -23,7 +23,7 @@ __all__ = [
     "STYLE_SIDE",
     "Pictures",
     "cached",
-    "style_label",
+    "style_folders",
     "style_pictures",
     "tiny_imagenet",
 ]
@@ -128,10 +128,9 @@ def style_pictures(data: Path, cache: Path) -> Pictures:
     return cached(cache / "style", decode)
 
 
-def style_label(cache: Path, folder: str) -> int | None:
-    """The label in `style_pictures` of what lay in a folder of the data; None if nothing did."""
-    folders = (cache / "style.folders.txt").read_text("utf-8").splitlines()
-    return folders.index(folder) if folder in folders else None
+def style_folders(cache: Path) -> list[str]:
+    """The folders that the labels in `style_pictures` stand for, relative to the data."""
+    return (cache / "style.folders.txt").read_text("utf-8").splitlines()
 
 
 def cached(path: Path, decode: Callable[[], tuple[list[Pixels], list[int]]]) -> Pictures:

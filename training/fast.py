@@ -2,29 +2,31 @@
 
     python -m training.fast --data FOLDER --out RUN [--resume]
 
-FOLDER holds pictures, in any folders: photos, paintings, textures. `tiny-imagenet` is too small and
-is left out. RUN gets the log, checkpoints, sheets, and at the end `fast.safetensors`. See
+FOLDER holds pictures in folders: photos, paintings, textures. `tiny-imagenet` is too small and is
+left out. RUN gets the log, checkpoints, sheets, and at the end `fast.safetensors`. See
 training/README.md.
 
 What is learnt is what the optimiser minimises, with its default layers and weights: the content
-loss and the Gram matrices' distance on the bundled encoder, and the second variation, which keeps
-down a ripple. So one pass gives what many steps would. Beside it:
+loss and the Gram matrices' distance on the bundled encoder, over what they are for the photo
+itself, so that every pair counts as much; and the second variation, which keeps down a ripple. So
+one pass gives what many steps would. Beside it:
 
+- the same for the draft, at half the size: a second look that gets a picture, no hint of one, has
+  less to do;
 - means and deviations of deep layers (Huang & Belongie 2017, eq. 12), which pull evenly at all
   channels;
 - in a share of the pictures the style is the photo itself, and the result has to be the photo
   (Park & Lee 2019, section 3.2, identity loss);
 - values outside of [0, 1] cost.
 
-A photo and a style are random crops at random scales, turned and mirrored; a style's colours are
-mixed by a random matrix, so that no palette is rare. A share of the styles comes from drawings, if
-there are any (`training.drawn`), and a share is made flat in colour and hard at its edges: marks as
-of woodcuts, stained glass and posters, of which other pictures have few.
+A photo and a style are random crops at random scales, mirrored or not. Most styles are as they are
+found; some are turned, get other colours, or are made flat in colour and hard at their edges: marks
+as of woodcuts, stained glass and posters, of which other pictures have few. Which folders photos
+and styles come from, and how often, are settings: photos are the most pictures, but seldom a style.
 """
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,16 +38,16 @@ from torch import Tensor, nn
 from impasto.average import Average
 from impasto.encoder import Encoder
 from impasto.errors import ImpastoError
-from impasto.fast.network import DEPTHS, FORM, LOOKS, STRIDE, FastNetwork
+from impasto.fast.network import DEPTHS, FORM, LOOKS, STRIDE, FastNetwork, halved
 from impasto.fast.style import FastStyle
 from impasto.files import atomic_path
 from impasto.foreign import Weights, write_weights
 from impasto.images import Picture, save_image
 from impasto.losses import gram_matrix, second_variation
 from impasto.settings import TransferSettings
-from impasto.shuffle import Shuffle
 from impasto.trainer import Length, Moment, Part, train
-from training.datasets import Pictures, style_label, style_pictures
+from training.augment import crops, flattened, other_colors
+from training.datasets import Pictures, style_folders, style_pictures
 from training.muon import Muon
 from training.program import begin, chosen, make_parser
 
@@ -55,6 +57,8 @@ OBJECTIVE = TransferSettings()
 MOMENTS = ("relu3_1", "relu4_1", "relu5_1")
 """Where means and deviations are compared."""
 
+USUAL, LEAST, MOST = 8.0, 3.0, 16.0
+"""The objective of a photo: as it mostly is, and the least and the most that it is taken for."""
 
 PHOTOS_ENLARGED = 1.7
 """The most px that a photo's pixel becomes: at 512 px many photos have no finer detail.
@@ -73,14 +77,19 @@ class Options:
         side: of the pictures, px, a multiple of 32.
         late_side: of the pictures in the last part of the run, px, likewise.
         late: the share of the run from which on they have that side, and the rate falls.
+        photos: what share of the photos comes from which folder, and those in it; whatever is not
+            named is left out. If no folder is there, every picture comes as often.
+        styles: likewise of the styles.
         rate: highest rate, of Muon for matrices and of Adam for biases and the last layer.
         linear: the rate of linear layers, which turn a style into gains, as a share of that: all of
             their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
         style: weight of the style loss, that of content being 1.
+        draft: weight of the draft's content and style.
         moments: weight of means and deviations.
         identity: weight of giving a photo back whose style is its own.
         own: share of the pictures whose style is their own.
-        drawn: share of the styles that come from the folder `drawn`; see `training.drawn`.
+        turned: share of the styles that are turned.
+        recolored: share of the styles with other colours.
         flat: share of the styles that are made of flat colours.
         outside: weight of values outside of [0, 1].
         warm_start: an exported network to begin with; empty for random weights.
@@ -95,158 +104,48 @@ class Options:
     late: float = 0.8
     rate: float = 5e-4
     linear: float = 0.3
+    photos: str = "photos=93,paintings=3,landscapes=2,textures=1,drawn=1"
+    styles: str = "drawn=50,textures=22,paintings=14,photos=10,landscapes=4"
     style: float = OBJECTIVE.style_weight
-    moments: float = 0.3
+    draft: float = 0.3
+    moments: float = 0.1
     identity: float = 30.0
-    own: float = 0.1
-    drawn: float = 0.35
-    flat: float = 0.2
+    own: float = 0.05
+    turned: float = 0.3
+    recolored: float = 0.2
+    flat: float = 0.1
     outside: float = 10.0
     warm_start: str = ""
     seed: int = 0
 
 
-# --- Pictures -------------------------------------------------------------------------------------
-
-
-def crops(x: Tensor, side: int, *, turned: bool, enlarged: float = 1.2) -> Tensor:
-    """A random part of each picture, at a random scale, mirrored or not.
-
-    Args:
-        x: `(N, 3, H, W)`.
-        side: of the result, px.
-        turned: whether it may also be turned, by any angle.
-        enlarged: the most that a pixel may grow, in px.
-    """
-    N, device = len(x), x.device
-    whole = min(x.shape[-2:]) / side  # half a picture's extent is 1; this is 1 px for 1 px
-    least = min(1.0, 1 / (enlarged * whole))
-    angle = torch.empty(N, device=device).uniform_(-math.pi, math.pi) * float(turned)
-    most = (1 / (angle.cos().abs() + angle.sin().abs())).clamp(min=least)
-    share = least * (most / least) ** torch.rand(N, device=device)
-    flip = torch.randint(0, 2, (N,), device=device) * 2 - 1
-    room = (1 - share * (angle.cos().abs() + angle.sin().abs())).clamp(min=0)
-    shift = torch.empty(N, 2, device=device).uniform_(-1, 1) * room[:, None]
-    rows = torch.stack(
-        (
-            torch.stack((share * angle.cos() * flip, -share * angle.sin(), shift[:, 0]), 1),
-            torch.stack((share * angle.sin() * flip, share * angle.cos(), shift[:, 1]), 1),
-        ),
-        1,
-    )
-    grid = F.affine_grid(rows, [N, 3, side, side], align_corners=False)
-    small = F.grid_sample(x, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
-    return small.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
-
-
-def other_colors(x: Tensor) -> Tensor:
-    """Half of the pictures with channels mixed, inverted, in other contrast, each its way."""
-    N, device = len(x), x.device
-    mix = torch.eye(3, device=device) + 0.25 * torch.randn(N, 3, 3, device=device)
-    order = torch.stack([torch.randperm(3, device=device) for _ in range(N)])
-    mix = torch.gather(mix, 1, order[:, :, None].expand(N, 3, 3))
-    mix = mix / mix.sum(2, keepdim=True).clamp(min=0.5)  # grey stays about grey
-    sign = (torch.rand(N, 1, 1, 1, device=device) < 0.3).float() * -2 + 1
-    gamma = torch.exp(0.3 * torch.randn(N, 1, 1, 1, device=device))
-    gain = torch.exp(0.4 * torch.randn(N, 1, 1, 1, device=device)).clamp(0.7, 2.5)
-    changed = torch.einsum("nij,njhw->nihw", mix, (x - 0.5) * sign * gain) + 0.5
-    changed = changed.clamp(1e-4, 1) ** gamma
-    chosen = torch.rand(N, 1, 1, 1, device=device) < 0.5
-    return torch.where(chosen, changed, x).contiguous(memory_format=torch.channels_last)
-
-
-def in_few_colors(x: Tensor) -> Tensor:
-    """Each picture in two to six of its own colours, some with outlines, some hatched.
-
-    A pixel takes the nearest of the colours, after a blur of 1 to 9 px, so areas are flat and their
-    edges hard. Hatching puts stripes of the next colour into every second area, at an angle and a
-    width of its own.
-    """
-    made = []
-    for picture in x:
-        side, device = picture.shape[-1], x.device
-        width = 1 + 2 * int(torch.randint(0, 5, ()))
-        soft = F.avg_pool2d(picture[None], width, 1, width // 2, count_include_pad=False)[0]
-        count = int(torch.randint(2, 7, ()))
-        picked = torch.randint(0, side * side, (count,), device=device)
-        colors = picture.flatten(1)[:, picked].T  # (count, 3)
-        label = torch.cdist(soft.flatten(1).T, colors).argmin(1).view(side, side)
-        shown = label
-        if torch.rand(()) < 0.4:
-            shown = torch.where(
-                stripes(side, device) & (label % 2 == 0), (label + 1) % count, label
-            )
-        flat = colors[shown].permute(2, 0, 1)
-        made.append(outlined(flat, label) if torch.rand(()) < 0.4 else flat)
-    return torch.stack(made)
-
-
-def in_cells(x: Tensor) -> Tensor:
-    """Each picture in cells of one colour each, some with outlines: those nearest to a point."""
-    made = []
-    for picture in x:
-        side, device = picture.shape[-1], x.device
-        count = int(torch.randint(8, 120, ()))
-        points = torch.rand(count, 2, device=device) * side
-        axis = torch.arange(side, device=device, dtype=torch.float32) + 0.5
-        pixels = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
-        label = torch.cdist(pixels.view(-1, 2), points).argmin(1).view(side, side)
-        row, column = points.long().clamp(max=side - 1).T
-        flat = picture[:, row, column][:, label]
-        made.append(outlined(flat, label) if torch.rand(()) < 0.6 else flat)
-    return torch.stack(made)
-
-
-def stripes(side: int, device: torch.device) -> Tensor:
-    """Stripes of 3 to 11 px with as much between them, slightly bent: `(side, side)`, yes or no."""
-    axis = torch.arange(side, device=device, dtype=torch.float32)
-    angle, period, bend = torch.rand(3, device=device)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    across = x * (angle * math.pi).cos() + y * (angle * math.pi).sin()
-    along = y * (angle * math.pi).cos() - x * (angle * math.pi).sin()
-    waves = across + 12 * bend * (along / 40).sin()
-    on: Tensor = (waves * math.pi / (3 + 8 * period)).sin() > 0
-    return on
-
-
-def outlined(flat: Tensor, label: Tensor) -> Tensor:
-    """Areas with dark, or now and then bright, lines of 4 or 6 px between them.
-
-    Args:
-        flat: `(3, side, side)`.
-        label: of the area, `(side, side)`.
-    """
-    edge = torch.zeros_like(label, dtype=flat.dtype)
-    edge[:, 1:] += label[:, 1:] != label[:, :-1]
-    edge[1:] += label[1:] != label[:-1]
-    width = 3 + 2 * int(torch.randint(0, 2, ()))
-    line = F.max_pool2d(edge.clamp(max=1)[None, None], width, 1, width // 2)[0]
-    ink = flat.new_full((3, 1, 1), 0.08 if torch.rand(()) < 0.8 else 0.95)
-    return torch.lerp(flat, ink.expand_as(flat), line)
-
-
-def flattened(x: Tensor, share: float) -> Tensor:
-    """A share of the pictures in flat colours: three in five of few colours, others in cells.
-
-    They are drawn at twice the size, so that edges are smooth.
-    """
-    drawn = torch.rand(len(x), device=x.device)
-    made = x.clone(memory_format=torch.channels_last)
-    for change, taken in (
-        (in_few_colors, drawn < 0.6 * share),
-        (in_cells, (0.6 * share <= drawn) & (drawn < share)),
-    ):
-        if taken.any():
-            double = F.interpolate(x[taken], scale_factor=2, mode="bilinear", align_corners=False)
-            made[taken] = F.avg_pool2d(change(double), 2)
-    return made
-
-
 # --- What is learnt -------------------------------------------------------------------------------
 
 
+def weights(shares: str, folders: Sequence[str], labels: Tensor) -> Tensor:
+    """How often each picture comes, `(pictures,)`, float32: shares of folders, by picture.
+
+    Args:
+        shares: `photos=9,paintings/monet=1`; a picture belongs to the longest name that fits.
+        folders: by label.
+        labels: of the pictures, `(pictures,)`.
+    """
+    named = dict(part.split("=") for part in shares.split(","))
+    of = [
+        max((n for n in named if f"{folder}/".startswith(f"{n}/")), key=len, default="")
+        for folder in folders
+    ]
+    if not any(of):
+        return torch.ones(len(labels))
+    found = torch.zeros(len(labels))
+    for name, share in named.items():
+        mine = torch.tensor([each == name for each in of])[labels]
+        found[mine] = float(share) / max(1, int(mine.sum()))
+    return found
+
+
 def relative(error: Tensor, energy: Tensor, values: int) -> Tensor:
-    """The error over the energy, per picture; where it is far above 1 only its root counts.
+    """The error over the energy, per picture.
 
     Args:
         error: sums of squares, `(N,)`.
@@ -254,8 +153,7 @@ def relative(error: Tensor, energy: Tensor, values: int) -> Tensor:
         values: how many were summed. The encoder's features are 1 on average; a flat picture, whose
             features are nearly 0, is not taken for more than a hundred times as important.
     """
-    ratio = error / (energy + 0.01 * values)
-    return 2 * ((1 + ratio).sqrt() - 1)
+    return error / (energy + 0.01 * values)
 
 
 class Judge:
@@ -277,7 +175,7 @@ class Judge:
     def losses(
         self, x: Mapping[str, Tensor], photo: Mapping[str, Tensor], style: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """`content`, `style` and `moments`, per picture, `(N,)`."""
+        """`content`, `style` and `moments` of features, per picture, `(N,)`."""
         total = sum(self.content.values())
         content = torch.stack([
             share / total * relative(
@@ -300,9 +198,10 @@ class Judge:
                 continue
             (a, da), (b, db) = (_moments(each[name]) for each in (x, style))
             spread = (b.square() + db.square()).sum(1)
-            moments.append(
-                relative((a - b).square().sum(1) + (da - db).square().sum(1), spread, b.shape[1])
+            ratio = relative(
+                (a - b).square().sum(1) + (da - db).square().sum(1), spread, b.shape[1]
             )
+            moments.append(2 * ((1 + ratio).sqrt() - 1))  # of what is far off only the root
         return {
             "content": content,
             "style": torch.stack(grams).sum(0),
@@ -331,12 +230,14 @@ class Recipe:
         pictures: Pictures,
         device: torch.device,
         dtype: torch.dtype,
-        drawn: int | None = None,
+        folders: Sequence[str] = (),
     ) -> None:
         if options.side % STRIDE or options.late_side % STRIDE:
             raise ImpastoError(f"sides are multiples of {STRIDE} px; change --side, --late-side")
         self.options, self.pictures = options, pictures
-        self._drawn = torch.from_numpy((pictures.labels == drawn).nonzero()[0])
+        labels = torch.from_numpy(pictures.labels)
+        self.photos = weights(options.photos, folders, labels)
+        self.styles = weights(options.styles, folders, labels)
         torch.manual_seed(options.seed)
         exact = Encoder.load(OBJECTIVE.encoder)
         net = FastNetwork(exact, four(options.widths)).to(device)
@@ -362,60 +263,57 @@ class Recipe:
             "adam": self.adam,
             "average": self.average,
         }
-        count = len(pictures.labels)
-        self._photos, self._styles = Shuffle(count, options.seed), Shuffle(count, options.seed + 1)
 
     def step(self, at: Moment) -> dict[str, Tensor | float]:
         """Trains on one batch."""
         options, N = self.options, self.options.batch
         side = options.side if at.done < options.late else options.late_side
-        photos, _ = self.pictures.take(self._photos.indices(at.seen, N), at.device)
-        styles, _ = self.pictures.take(self._style_indices(at.seen), at.device)
-        photos = crops(photos, side, turned=False, enlarged=PHOTOS_ENLARGED)
-        styles = flattened(other_colors(crops(styles, side, turned=True)), options.flat)
+        photos, _ = self.pictures.take(torch.multinomial(self.photos, N, True), at.device)
+        styles, _ = self.pictures.take(torch.multinomial(self.styles, N, True), at.device)
+        photos = crops(photos, side, enlarged=PHOTOS_ENLARGED)
+        styles = other_colors(crops(styles, side, turned=options.turned), options.recolored)
+        styles = flattened(styles, options.flat)
         own = torch.rand(N, device=at.device) < options.own
         styles = torch.where(own[:, None, None, None], photos, styles)
         with torch.no_grad():
             kept, aims = self.judge.look(photos), self.judge.look(styles)
         features = {name: aims[layer].float() for name, layer in DEPTHS.items()}
         with at.autocast():
-            x = self.net(photos, self.net.describe(styles, features))
-        x = x.float()
-        shown = x.clamp(0, 1)  # as it will be; what is beyond counts below
-        losses = self.judge.losses(self.judge.look(shown), kept, aims)
-        objective = (
-            OBJECTIVE.content_weight * losses["content"]
-            + options.style * losses["style"]
-            + options.moments * losses["moments"]
-        )
+            draft, x = self.net.looks(photos, self.net.describe(styles, features))
+        draft, x = draft.float(), x.float()
+        loss, losses = self._loss(x, kept, aims)
+        with torch.no_grad():
+            small = [self.judge.look(halved(each)) for each in (photos, styles)]
         identity = own.float() * (x - photos).abs().mean((1, 2, 3))
-        outside = (x - x.clamp(0, 1)).square().mean()
-        ripple = second_variation(x)
         loss = (
-            objective.mean()
+            loss
+            + options.draft * self._loss(draft, *small)[0]
+            + options.moments * losses["moments"].mean()
             + options.identity * identity.mean()
-            + options.outside * outside
-            + OBJECTIVE.ripple_weight * ripple
         )
         self._descend(loss, rate_at(at.done, options.rate, options.late))
         others = ~own
         count = others.sum().clamp(min=1)
         metrics = {name: (value * others).sum() / count for name, value in losses.items()}
-        return {
-            "loss": loss,
-            **metrics,
-            "identity": identity.sum() / own.sum().clamp(min=1),
-            "ripple": ripple,
-        }
+        return {"loss": loss, **metrics, "identity": identity.sum() / own.sum().clamp(min=1)}
 
-    def _style_indices(self, seen: int) -> Tensor:
-        """Which pictures are the styles of a batch: a share of it are drawn ones."""
-        N = self.options.batch
-        found = self._styles.indices(seen, N)
-        if not len(self._drawn):
-            return found
-        drawn = self._drawn[torch.randint(len(self._drawn), (N,))]
-        return torch.where(torch.rand(N) < self.options.drawn, drawn, found)
+    def _loss(
+        self, x: Tensor, kept: Mapping[str, Tensor], aims: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the optimiser minimises, and the parts of it that are of features."""
+        shown = x.clamp(0, 1)  # as it will be; what is beyond counts here
+        losses = self.judge.losses(self.judge.look(shown), kept, aims)
+        with torch.no_grad():
+            whole = self.options.style * self.judge.losses(kept, kept, aims)["style"]
+        objective = (
+            OBJECTIVE.content_weight * losses["content"] + self.options.style * losses["style"]
+        ) * (USUAL / whole.clamp(LEAST, MOST))
+        loss = (
+            objective.mean()
+            + self.options.outside * (x - shown).square().mean()
+            + OBJECTIVE.ripple_weight * second_variation(x)
+        )
+        return loss, losses
 
     def _descend(self, loss: Tensor, rate: float) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
@@ -488,8 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = chosen(given, Options)
     place = begin(given)
     pictures = style_pictures(given.data, place.cache)
-    drawn = style_label(place.cache, "drawn")
-    recipe = Recipe(options, pictures, place.device, place.dtype, drawn)
+    recipe = Recipe(options, pictures, place.device, place.dtype, style_folders(place.cache))
     batch = options.batch
     run = train(
         recipe.parts,

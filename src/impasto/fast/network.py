@@ -243,12 +243,18 @@ class FastNetwork(nn.Module):
         Returns:
             The same shape; values may be a little outside of [0, 1].
         """
+        return self.looks(photo, style, weight)[1]
+
+    def looks(
+        self, photo: Tensor, style: StyleCode, weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The draft, half as large, and what `forward` gives."""
         own = self._statistics(photo, weight)
         base = Affine.recoloring(own, style.colors)(photo).clamp(0, 1)
         small = halved(base)
-        change = self._painted(0, halved(photo), small, style, weight) - small
-        second = base + doubled(change)
-        return self._painted(1, second, second, style, weight)
+        draft = self._painted(0, halved(photo), small, style, weight)
+        second = base + doubled(draft - small)
+        return draft, self._painted(1, second, second, style, weight)
 
     def _painted(
         self, look: int, seen: Tensor, base: Tensor, style: StyleCode, weight: Tensor | None
