@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import pictures
 from impasto.encoder import Encoder
 from impasto.errors import ImpastoError
+from impasto.fast.network import halved
 from impasto.fast.style import FastStyle
 from impasto.images import Picture
 from impasto.losses import second_variation
@@ -20,8 +24,8 @@ from impasto.trainer import Length, Moment
 from impasto.weights import read_weights
 from training import fast
 from training.augment import crops, flattened, in_cells, in_few_colors, other_colors
-from training.datasets import style_folders, style_pictures
-from training.fast import Judge, Options, Recipe, rate_at, relative, weights
+from training.datasets import Pictures, chances, style_pictures
+from training.fast import Judge, Options, Recipe, rate_at, relative
 
 TOY = [
     *("--widths", "4,4,8,8", "--batch", "2", "--side", "64", "--late-side", "96"),
@@ -70,28 +74,105 @@ def test_crops_are_enlarged_no_further_than_said() -> None:
         assert 1 / enlarged - 0.01 < steps.min() < 1.15 / enlarged
 
 
-def test_photos_and_styles_come_from_folders_as_often_as_was_said() -> None:
-    folders = ["drawn", "paintings", "paintings/monet", "photos/big", "photos-of-others"]
-    labels = torch.tensor([0, 1, 1, 2, 3, 3, 3, 4])
-    found = weights("drawn=5,paintings=2,paintings/monet=1,photos=3,nowhere=9", folders, labels)
-    assert found.tolist() == pytest.approx([5, 1, 1, 1, 1, 1, 1, 0])
-    assert weights("nowhere=1", folders, labels).tolist() == [1.0] * 8
+def some(*folders: str, labels: list[int]) -> Pictures:
+    """Pictures of which only the folders are of interest."""
+    pixels = np.zeros((len(labels), 64, 64, 3), np.uint8)
+    return Pictures(pixels, np.array(labels, np.int64), folders)
 
 
-def test_a_recipe_knows_the_folders_of_its_pictures(data: Path, tmp_path: Path) -> None:
+def test_folders_have_shares() -> None:
+    found = some(
+        *("drawn", "paintings", "paintings/monet", "photos/big", "photos-of-others"),
+        labels=[0, 1, 1, 2, 3, 3, 3, 4],
+    )
+    shares, words = chances("drawn=5,paintings=2, paintings/monet/ =1,photos=2,new=9", found)
+    assert shares.tolist() == pytest.approx([5, 1, 1, 1, 2 / 3, 2 / 3, 2 / 3, 0])
+    assert words == (
+        "50% drawn, 20% paintings, 10% paintings/monet, 20% photos, not there: new, "
+        "left out: photos-of-others"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("photos", "cannot read 'photos' in 'photos'; write FOLDER=SHARE"),
+        ("", "cannot read ''"),
+        ("photos=1,", "cannot read ''"),
+        ("photos=x", "cannot read 'photos=x'"),
+        ("photos=1=2", "cannot read 'photos=1=2'"),
+        ("photos=-1", "cannot read"),
+        ("photos=nan", "cannot read"),
+        ("photos=inf", "cannot read"),
+        ("=1", "cannot read"),
+        ("photos=1,photos=2", "each folder once"),
+        ("photo=1", "no picture lies in a folder of 'photo=1'; there are photos, art"),
+        ("photos=0,drawn=1", "no picture lies in a folder"),
+    ],
+)
+def test_shares_that_mean_nothing_are_told(text: str, told: str) -> None:
+    with pytest.raises(ImpastoError, match=re.escape(told)):
+        chances(text, some("photos", "art", labels=[0, 1]))
+
+
+def test_a_step_takes_photos_and_styles_from_where_was_said(data: Path, tmp_path: Path) -> None:
     found = style_pictures(data, tmp_path)
+    assert found.folders == ("paintings", "photos")
     (data / "a-folder-of-later").mkdir()
     Image.fromarray(pictures.painting(80, 64)).save(data / "a-folder-of-later" / "1.png")
-    assert len(style_pictures(data, tmp_path).labels) == len(found.labels)  # as they were stored
-    folders = style_folders(tmp_path)
-    assert folders == ["paintings", "photos"]
+    assert style_pictures(data, tmp_path).key == found.key  # as they were stored
+    assert style_pictures(data, tmp_path / "anew").key != found.key
+    taken = []
+
+    class Watched(Pictures):
+        def take(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+            x, labels = super().take(indices, device)
+            taken.append({self.folders[i] for i in labels.tolist()})
+            return x, labels
+
+    watched = Watched(found.pixels, found.labels, found.folders)
+    options = Options(
+        widths="4,4,8,8", batch=6, side=64, photos="photos=1", styles="paintings=1,photos=0"
+    )
     device = torch.device("cpu")
-    with pytest.raises(ImpastoError, match="multiples of 32 px"):
-        Recipe(Options(late_side=176), found, device, torch.float32)
-    options = Options(widths="4,4,8,8", photos="photos=1", styles="photos=1,paintings=3")
-    recipe = Recipe(options, found, device, torch.float32, folders)
-    assert recipe.photos.tolist() == pytest.approx([0.0] * 3 + [1 / 3] * 3)
-    assert recipe.styles.tolist() == pytest.approx([1.0] * 3 + [1 / 3] * 3)
+    recipe = Recipe(options, watched, device, torch.float32)
+    recipe.step(Moment(6, Length(100, 6, 100, 100), device, torch.float32))
+    assert taken == [{"photos"}, {"paintings"}]
+    assert recipe.sources == ("photos: 100% photos, left out: paintings; styles: 100% paintings")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--styles", "nowhere=1"], "no picture lies in a folder of 'nowhere=1'"),
+        (["--late-side", "80"], "multiples of 32 px"),
+        (["--widths", "4,4,8"], "widths are four numbers"),
+    ],
+)
+def test_what_cannot_be_trained_ends_in_one_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], told: str
+) -> None:
+    out = tmp_path / "run"
+    run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY, "--out", str(out)]
+    with pytest.raises(SystemExit) as ended:
+        fast.main([*run, *flags])
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_folder_without_pictures_can_get_some(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    cache = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
+    with pytest.raises(SystemExit):
+        fast.main(["--data", str(tmp_path / "empty"), *cache])
+    assert "empty has no pictures" in capsys.readouterr().err
+    assert len(style_pictures(data, tmp_path / "cache").labels) == 6
+    (tmp_path / "cache" / "style.folders.txt").unlink()
+    with pytest.raises(ImpastoError, match="give another --cache"):
+        style_pictures(data, tmp_path / "cache")
 
 
 def test_colours_change_in_a_share_of_the_pictures() -> None:
@@ -154,30 +235,54 @@ def test_the_judge_is_the_optimisers_objective() -> None:
 
 
 def test_every_pair_counts_as_much_and_the_draft_with_it(data: Path, tmp_path: Path) -> None:
-    found = style_pictures(data, tmp_path)
     device = torch.device("cpu")
-    recipe = Recipe(Options(widths="4,4,8,8", batch=2, side=64), found, device, torch.float32)
-    photos = torch.stack([Picture(pictures.photo(64, 64, i)).tensor()[0] for i in (1, 2)])
-    looks = recipe.judge.look(photos)
-    for strong in (1.0, 0.7):  # a style far away, and one that is nearer
-        drawn = Picture(pictures.painting(64, 64)).tensor().expand(2, -1, -1, -1)
-        aims = recipe.judge.look(torch.lerp(photos, drawn, strong))
-        whole = recipe.options.style * recipe.judge.losses(looks, looks, aims)["style"]
-        assert whole.min() > fast.LEAST
-        assert whole.max() < fast.MOST
-        loss, _ = recipe._loss(photos, looks, aims)
-        ripple = fast.OBJECTIVE.ripple_weight * second_variation(photos)
-        assert float(loss) == pytest.approx(fast.USUAL + float(ripple), rel=1e-4)
-    losses: list[float] = []
-    for weight in (0.0, 0.3):
-        recipe = Recipe(
-            Options(widths="4,4,8,8", batch=2, side=64, draft=weight), found, device, torch.float32
-        )
-        torch.manual_seed(0)
-        length = Length(100, 2, 100, 100)
-        stepped = recipe.step(Moment(2, length, device, torch.float32))
-        losses.append(float(torch.as_tensor(stepped["loss"]).detach()))
-    assert losses[1] > losses[0] + 0.3
+    options = Options(widths="4,4,8,8", batch=3, side=64, moments=0, identity=0, own=0)
+    recipe = Recipe(options, style_pictures(data, tmp_path), device, torch.float32)
+    photo = torch.cat([Picture(pictures.photo(64, 64, i)).tensor() for i in (1, 2, 3)])
+    drawn = Picture(pictures.painting(64, 64)).tensor().expand(3, -1, -1, -1)
+    style = torch.lerp(photo, drawn, torch.tensor([1.0, 0.7, 0.0])[:, None, None, None])
+    x = torch.lerp(photo, drawn.flip(3), 0.3) * 1.2 - 0.1
+    kept, aims = recipe.judge.look(photo), recipe.judge.look(style)
+    expected = 0.0
+    for i in range(3):
+        shown = x[i : i + 1].clamp(0, 1)
+        one = {name: value[i : i + 1] for name, value in kept.items()}
+        aim = {name: value[i : i + 1] for name, value in aims.items()}
+        losses = recipe.judge.losses(recipe.judge.look(shown), one, aim)
+        start = options.style * float(losses["photo"])
+        assert i == 2 or fast.LEAST < start < fast.MOST
+        factor = fast.USUAL / (start if i < 2 else fast.LEAST)
+        expected += factor * float(losses["content"] + options.style * losses["style"]) / 3
+        expected += options.outside * float((x[i] - shown[0]).square().mean()) / 3
+    expected += fast.OBJECTIVE.ripple_weight * float(second_variation(x))
+    assert float(recipe._loss(x, kept, aims)[0]) == pytest.approx(expected, rel=1e-3)
+    length = Length(100, 3, 100, 100)
+    found = recipe.step(Moment(3, length, device, torch.float32))
+    loss, painted, draft = (
+        float(torch.as_tensor(found[name]).detach()) for name in ("loss", "painted", "draft")
+    )
+    assert draft > 1
+    assert loss == pytest.approx(painted + options.draft * draft, rel=1e-5)
+
+
+def test_the_draft_is_compared_at_its_size(data: Path, tmp_path: Path) -> None:
+    """Photos of one colour, each of which is a draft of itself: nothing is left to pay."""
+    device = torch.device("cpu")
+    recipe = Recipe(
+        Options(widths="4,4,8,8", batch=2, side=64),
+        style_pictures(data, tmp_path),
+        device,
+        torch.float32,
+    )
+    x = torch.tensor([0.3, 0.5, 0.7]).view(1, 3, 1, 1).expand(2, 3, 64, 64)
+    with torch.no_grad():
+        draft, painted = recipe.net.looks(x, recipe.net.style(x))
+        again = recipe.net(x, recipe.net.style(x))
+    assert draft.shape == (2, 3, 32, 32)
+    assert painted.shape == x.shape
+    assert torch.equal(painted, again)
+    seen = recipe.judge.look(halved(x))
+    assert float(recipe._loss(draft, seen, seen)[0]) < 0.01
 
 
 def test_the_rate_rises_stays_and_falls() -> None:

@@ -3,8 +3,10 @@
 They are read in our layouts and in those in which the sets are published; see training/README.md.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +25,7 @@ __all__ = [
     "STYLE_SIDE",
     "Pictures",
     "cached",
-    "style_folders",
+    "chances",
     "style_pictures",
     "tiny_imagenet",
 ]
@@ -48,10 +50,21 @@ class Pictures:
     Attributes:
         pixels: `(count, H, W, 3)`, uint8, sRGB.
         labels: `(count,)`, int64.
+        folders: where those with a label lay, relative to the data; none if labels are classes.
     """
 
     pixels: Pixels
     labels: NDArray[np.int64]
+    folders: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Another for other pictures, labels or folders; of each picture 16 px are looked at."""
+        seen = (self.labels, self.pixels[:, ::64, ::64], np.array(self.folders))
+        digest = hashlib.sha256()
+        for part in seen:
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()[:16]
 
     def take(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Some of them, `(N, 3, H, W)` in [0, 1] and channels-last, with their labels `(N,)`."""
@@ -106,6 +119,9 @@ def style_pictures(data: Path, cache: Path) -> Pictures:
     """Every other picture under `data` that is not held out, its middle at 256×256 px.
 
     The label is that of its folder; there may be none at all.
+
+    Raises:
+        ImpastoError: the cache was made before it held folders.
     """
     held = set(HELD_OUT.read_text("utf-8").splitlines())
     files = [
@@ -125,12 +141,73 @@ def style_pictures(data: Path, cache: Path) -> Pictures:
         write_text_atomic(cache / "style.folders.txt", names)
         return pixels, [folders.index(path.parent) for path in files]
 
-    return cached(cache / "style", decode)
+    found = cached(cache / "style", decode)
+    if not len(found.labels):
+        return found
+    try:
+        names = (cache / "style.folders.txt").read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        raise ImpastoError(
+            f"the pictures in {cache} are without their folders; give another --cache"
+        ) from None
+    return replace(found, folders=tuple(names))
 
 
-def style_folders(cache: Path) -> list[str]:
-    """The folders that the labels in `style_pictures` stand for, relative to the data."""
-    return (cache / "style.folders.txt").read_text("utf-8").splitlines()
+def chances(text: str, pictures: Pictures) -> tuple[Tensor, str]:
+    """How often each picture comes, when folders have shares.
+
+    Args:
+        text: `photos=90,paintings=8,paintings/monet=2`: a folder has the pictures in it and below
+            it, but for those of a longer name. Only ratios count.
+        pictures: with their folders. Those that no name fits never come.
+
+    Returns:
+        `(count,)`, float32, not all 0; and what it comes to, in words.
+
+    Raises:
+        ImpastoError: the text cannot be read, or no picture would come.
+    """
+    shares = _shares(text)
+    owners = [_owner(folder, shares) for folder in pictures.folders]
+    found = torch.zeros(len(pictures.labels))
+    for name, share in shares.items():
+        its = torch.tensor([owner == name for owner in owners])[torch.from_numpy(pictures.labels)]
+        if its.any():
+            found[its] = share / int(its.sum())
+    if not found.any():
+        there = ", ".join(pictures.folders)
+        raise ImpastoError(f"no picture lies in a folder of {text!r}; there are {there}")
+    came = {name: float(share) for name, share in shares.items() if share and name in owners}
+    words = [f"{share / sum(came.values()):.0%} {name}" for name, share in came.items()]
+    missing = [name for name in shares if name not in owners]
+    never = [each for each, owner in zip(pictures.folders, owners, strict=True) if not owner]
+    for what, names in (("not there", missing), ("left out", never)):
+        if names:
+            words.append(f"{what}: {' and '.join(names)}")
+    return found, ", ".join(words)
+
+
+def _shares(text: str) -> dict[str, float]:
+    """Shares by the name of a folder."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, share = (piece.strip() for piece in part.partition("="))
+        try:
+            value = float(share)
+        except ValueError:
+            value = math.nan
+        if not name or not 0 <= value < math.inf or name.rstrip("/") in found:
+            raise ImpastoError(
+                f"cannot read {part!r} in {text!r}; write FOLDER=SHARE,FOLDER=SHARE, each folder "
+                "once, such as paintings=2,textures=1"
+            )
+        found[name.rstrip("/")] = value
+    return found
+
+
+def _owner(folder: str, names: Sequence[str] | dict[str, float]) -> str:
+    """The longest of the names that a folder has or lies under; empty if none."""
+    return max((n for n in names if f"{folder}/".startswith(f"{n}/")), key=len, default="")
 
 
 def cached(path: Path, decode: Callable[[], tuple[list[Pixels], list[int]]]) -> Pictures:
@@ -138,10 +215,13 @@ def cached(path: Path, decode: Callable[[], tuple[list[Pixels], list[int]]]) -> 
     pixels, labels = path.with_suffix(".npy"), path.with_suffix(".labels.npy")
     if not labels.exists():
         found, numbers = decode()
+        if not found:  # nothing to keep: there may be some the next time
+            return Pictures(
+                np.empty((0, STYLE_SIDE, STYLE_SIDE, 3), np.uint8), np.empty(0, np.int64)
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
-        stacked = np.stack(found) if found else np.empty((0, STYLE_SIDE, STYLE_SIDE, 3), np.uint8)
         with atomic_path(pixels) as temporary:
-            np.save(temporary, stacked)
+            np.save(temporary, np.stack(found))
         with atomic_path(labels) as temporary:  # the last: where it is, all is
             np.save(temporary, np.asarray(numbers, np.int64))
     return Pictures(np.load(pixels, mmap_mode="r"), np.load(labels))

@@ -21,6 +21,7 @@ What is learnt, in one loss:
 import dataclasses
 import json
 import math
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ from impasto.trainer import Length, Moment, Part, train
 from impasto.weights import load_weights
 from training.classifier import Classifier, fold, normalise, statistics_kept, warm_start
 from training.datasets import SIDE, Pictures, style_pictures, tiny_imagenet
-from training.program import begin, chosen, make_parser
+from training.program import begin, chosen, in_one_line, make_parser
 
 
 @dataclass(frozen=True)
@@ -320,6 +321,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, Options)
     parser.add_argument("--passes", type=float, help="passes over Tiny-ImageNet, for --images")
     given = parser.parse_args(arguments)
+    with in_one_line(parser):
+        _run(given)
+
+
+def _run(given: Namespace) -> None:
     options = chosen(given, Options)
     place = begin(given)
     pictures = tiny_imagenet(given.data, "train", place.cache)

@@ -2,31 +2,32 @@
 
     python -m training.fast --data FOLDER --out RUN [--resume]
 
-FOLDER holds pictures in folders: photos, paintings, textures. `tiny-imagenet` is too small and is
-left out. RUN gets the log, checkpoints, sheets, and at the end `fast.safetensors`. See
-training/README.md.
+FOLDER holds folders of pictures; `photos` and `styles` below say how often one comes from which.
+RUN gets the log, checkpoints, sheets, and at the end `fast.safetensors`. See training/README.md.
 
 What is learnt is what the optimiser minimises, with its default layers and weights: the content
 loss and the Gram matrices' distance on the bundled encoder, over what they are for the photo
 itself, so that every pair counts as much; and the second variation, which keeps down a ripple. So
 one pass gives what many steps would. Beside it:
 
-- the same for the draft, at half the size: a second look that gets a picture, no hint of one, has
-  less to do;
+- the same for the draft, at half the size: a second look that gets a picture, not a hint of one,
+  has less to do;
 - means and deviations of deep layers (Huang & Belongie 2017, eq. 12), which pull evenly at all
   channels;
 - in a share of the pictures the style is the photo itself, and the result has to be the photo
   (Park & Lee 2019, section 3.2, identity loss);
 - values outside of [0, 1] cost.
 
-A photo and a style are random crops at random scales, mirrored or not. Most styles are as they are
-found; some are turned, get other colours, or are made flat in colour and hard at their edges: marks
-as of woodcuts, stained glass and posters, of which other pictures have few. Which folders photos
-and styles come from, and how often, are settings: photos are the most pictures, but seldom a style.
+A photo and a style are random crops at random scales, mirrored or not. Half of the styles are as
+they are found; others are turned, get other colours, or are made flat in colour and hard at their
+edges: marks as of woodcuts, stained glass and posters, of which other pictures have few. Photos are
+most of the pictures, but seldom a style: they have few marks.
 """
 
 import dataclasses
 import json
+import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +48,9 @@ from impasto.losses import gram_matrix, second_variation
 from impasto.settings import TransferSettings
 from impasto.trainer import Length, Moment, Part, train
 from training.augment import crops, flattened, other_colors
-from training.datasets import Pictures, style_folders, style_pictures
+from training.datasets import Pictures, chances, style_pictures
 from training.muon import Muon
-from training.program import begin, chosen, make_parser
+from training.program import begin, chosen, in_one_line, make_parser
 
 OBJECTIVE = TransferSettings()
 """Whose layers and weights are learnt."""
@@ -58,7 +59,10 @@ MOMENTS = ("relu3_1", "relu4_1", "relu5_1")
 """Where means and deviations are compared."""
 
 USUAL, LEAST, MOST = 8.0, 3.0, 16.0
-"""The objective of a photo: as it mostly is, and the least and the most that it is taken for."""
+"""The objective of a photo: as it mostly is, and the least and the most that it is taken for.
+
+A pair in which it is `USUAL` counts as it is. One in which the style is the photo, where it is 0,
+counts `USUAL / LEAST` times."""
 
 PHOTOS_ENLARGED = 1.7
 """The most px that a photo's pixel becomes: at 512 px many photos have no finer detail.
@@ -77,14 +81,13 @@ class Options:
         side: of the pictures, px, a multiple of 32.
         late_side: of the pictures in the last part of the run, px, likewise.
         late: the share of the run from which on they have that side, and the rate falls.
-        photos: what share of the photos comes from which folder, and those in it; whatever is not
-            named is left out. If no folder is there, every picture comes as often.
-        styles: likewise of the styles.
         rate: highest rate, of Muon for matrices and of Adam for biases and the last layer.
         linear: the rate of linear layers, which turn a style into gains, as a share of that: all of
             their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
+        photos: how often a photo comes from which folder; see `chances`.
+        styles: how often a style does.
         style: weight of the style loss, that of content being 1.
-        draft: weight of the draft's content and style.
+        draft: weight of the draft's losses.
         moments: weight of means and deviations.
         identity: weight of giving a photo back whose style is its own.
         own: share of the pictures whose style is their own.
@@ -122,28 +125,6 @@ class Options:
 # --- What is learnt -------------------------------------------------------------------------------
 
 
-def weights(shares: str, folders: Sequence[str], labels: Tensor) -> Tensor:
-    """How often each picture comes, `(pictures,)`, float32: shares of folders, by picture.
-
-    Args:
-        shares: `photos=9,paintings/monet=1`; a picture belongs to the longest name that fits.
-        folders: by label.
-        labels: of the pictures, `(pictures,)`.
-    """
-    named = dict(part.split("=") for part in shares.split(","))
-    of = [
-        max((n for n in named if f"{folder}/".startswith(f"{n}/")), key=len, default="")
-        for folder in folders
-    ]
-    if not any(of):
-        return torch.ones(len(labels))
-    found = torch.zeros(len(labels))
-    for name, share in named.items():
-        mine = torch.tensor([each == name for each in of])[labels]
-        found[mine] = float(share) / max(1, int(mine.sum()))
-    return found
-
-
 def relative(error: Tensor, energy: Tensor, values: int) -> Tensor:
     """The error over the energy, per picture.
 
@@ -175,7 +156,7 @@ class Judge:
     def losses(
         self, x: Mapping[str, Tensor], photo: Mapping[str, Tensor], style: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """`content`, `style` and `moments` of features, per picture, `(N,)`."""
+        """`content`, `style`, `moments`, and the style loss of the `photo` itself, `(N,)` each."""
         total = sum(self.content.values())
         content = torch.stack([
             share / total * relative(
@@ -186,14 +167,14 @@ class Judge:
             for name, share in self.content.items()
         ]).sum(0)  # fmt: skip
         total = sum(self.style.values())
-        grams, moments = [], []
+        grams: list[Tensor] = []
+        photos: list[Tensor] = []
+        moments: list[Tensor] = []
         for name, share in self.style.items():
-            G, A = gram_matrix(x[name]), gram_matrix(style[name])
-            grams.append(
-                share
-                / total
-                * relative((G - A).square().sum((1, 2)), A.square().sum((1, 2)), A[0].numel())
-            )
+            A = gram_matrix(style[name])
+            for features, found in ((x, grams), (photo, photos)):
+                error = (gram_matrix(features[name]) - A).square().sum((1, 2))
+                found.append(share / total * relative(error, A.square().sum((1, 2)), A[0].numel()))
             if name not in MOMENTS:
                 continue
             (a, da), (b, db) = (_moments(each[name]) for each in (x, style))
@@ -206,6 +187,7 @@ class Judge:
             "content": content,
             "style": torch.stack(grams).sum(0),
             "moments": torch.stack(moments).mean(0),
+            "photo": torch.stack(photos).sum(0),
         }
 
 
@@ -221,6 +203,8 @@ class Recipe:
     Attributes:
         net: the network in training.
         average: its average, which is what is exported.
+        photo_chances, style_chances: how often each picture comes as which.
+        sources: the same in words.
         parts: everything with a state, for `train`.
     """
 
@@ -230,14 +214,13 @@ class Recipe:
         pictures: Pictures,
         device: torch.device,
         dtype: torch.dtype,
-        folders: Sequence[str] = (),
     ) -> None:
         if options.side % STRIDE or options.late_side % STRIDE:
             raise ImpastoError(f"sides are multiples of {STRIDE} px; change --side, --late-side")
         self.options, self.pictures = options, pictures
-        labels = torch.from_numpy(pictures.labels)
-        self.photos = weights(options.photos, folders, labels)
-        self.styles = weights(options.styles, folders, labels)
+        self.photo_chances, photos = chances(options.photos, pictures)
+        self.style_chances, styles = chances(options.styles, pictures)
+        self.sources = f"photos: {photos}; styles: {styles}"
         torch.manual_seed(options.seed)
         exact = Encoder.load(OBJECTIVE.encoder)
         net = FastNetwork(exact, four(options.widths)).to(device)
@@ -268,8 +251,8 @@ class Recipe:
         """Trains on one batch."""
         options, N = self.options, self.options.batch
         side = options.side if at.done < options.late else options.late_side
-        photos, _ = self.pictures.take(torch.multinomial(self.photos, N, True), at.device)
-        styles, _ = self.pictures.take(torch.multinomial(self.styles, N, True), at.device)
+        photos, _ = self.pictures.take(torch.multinomial(self.photo_chances, N, True), at.device)
+        styles, _ = self.pictures.take(torch.multinomial(self.style_chances, N, True), at.device)
         photos = crops(photos, side, enlarged=PHOTOS_ENLARGED)
         styles = other_colors(crops(styles, side, turned=options.turned), options.recolored)
         styles = flattened(styles, options.flat)
@@ -281,13 +264,14 @@ class Recipe:
         with at.autocast():
             draft, x = self.net.looks(photos, self.net.describe(styles, features))
         draft, x = draft.float(), x.float()
-        loss, losses = self._loss(x, kept, aims)
+        painted, losses = self._loss(x, kept, aims)
         with torch.no_grad():
             small = [self.judge.look(halved(each)) for each in (photos, styles)]
+        drafted, _ = self._loss(draft, *small)
         identity = own.float() * (x - photos).abs().mean((1, 2, 3))
         loss = (
-            loss
-            + options.draft * self._loss(draft, *small)[0]
+            painted
+            + options.draft * drafted
             + options.moments * losses["moments"].mean()
             + options.identity * identity.mean()
         )
@@ -295,16 +279,27 @@ class Recipe:
         others = ~own
         count = others.sum().clamp(min=1)
         metrics = {name: (value * others).sum() / count for name, value in losses.items()}
-        return {"loss": loss, **metrics, "identity": identity.sum() / own.sum().clamp(min=1)}
+        return {
+            "loss": loss,
+            "painted": painted,
+            "draft": drafted,
+            **metrics,
+            "identity": identity.sum() / own.sum().clamp(min=1),
+        }
 
     def _loss(
         self, x: Tensor, kept: Mapping[str, Tensor], aims: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the optimiser minimises, and the parts of it that are of features."""
+        """The objective over that of the photo, with what is outside of [0, 1]; and its parts.
+
+        Args:
+            x: what was painted, or drafted, `(N, 3, H, W)`.
+            kept: what `Judge.look` sees in the photos, at that size.
+            aims: what it sees in the styles.
+        """
         shown = x.clamp(0, 1)  # as it will be; what is beyond counts here
         losses = self.judge.losses(self.judge.look(shown), kept, aims)
-        with torch.no_grad():
-            whole = self.options.style * self.judge.losses(kept, kept, aims)["style"]
+        whole = self.options.style * losses["photo"]
         objective = (
             OBJECTIVE.content_weight * losses["content"] + self.options.style * losses["style"]
         ) * (USUAL / whole.clamp(LEAST, MOST))
@@ -336,7 +331,10 @@ def rate_at(done: float, highest: float, late: float) -> float:
 
 def four(text: str) -> tuple[int, int, int, int]:
     """Numbers from `16,32,64,128`."""
-    a, b, c, d = (int(number) for number in text.split(","))
+    try:
+        a, b, c, d = (int(number) for number in text.split(","))
+    except ValueError:
+        raise ImpastoError(f"widths are four numbers such as 16,32,64,128, not {text!r}") from None
     return a, b, c, d
 
 
@@ -362,8 +360,8 @@ def sheet(net: FastNetwork, pictures: Pictures, device: torch.device) -> Picture
 
 def export(net: FastNetwork, options: Options, path: Path, **facts: str) -> None:
     """Writes the network as float16."""
-    weights = {name: value.half().cpu() for name, value in net.state_dict().items()}
-    del weights["noise"]
+    tensors = {name: value.half().cpu() for name, value in net.state_dict().items()}
+    del tensors["noise"]
     metadata = {
         "kind": "fast",
         "widths": options.widths,
@@ -376,24 +374,32 @@ def export(net: FastNetwork, options: Options, path: Path, **facts: str) -> None
         **facts,
     }
     with atomic_path(path) as temporary:
-        write_weights(temporary, Weights(weights, metadata))
+        write_weights(temporary, Weights(tensors, metadata))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains, and exports what came out."""
     parser = make_parser(__doc__, Options)
     given = parser.parse_args(arguments)
+    with in_one_line(parser):
+        _run(given)
+
+
+def _run(given: Namespace) -> None:
     options = chosen(given, Options)
     place = begin(given)
     pictures = style_pictures(given.data, place.cache)
-    recipe = Recipe(options, pictures, place.device, place.dtype, style_folders(place.cache))
+    if not len(pictures.labels):
+        raise ImpastoError(f"{given.data} has no pictures; see training/README.md")
+    recipe = Recipe(options, pictures, place.device, place.dtype)
+    print(recipe.sources, file=sys.stderr)
     batch = options.batch
     run = train(
         recipe.parts,
         recipe.step,
         Length(options.images, batch, given.log_every * batch, 4_000, options.seed),
         given.out,
-        config=dataclasses.asdict(options),
+        config={**dataclasses.asdict(options), "pictures": pictures.key},
         resume=given.resume,
         device=place.device,
         dtype=place.dtype,

@@ -4,13 +4,15 @@ import argparse
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
 import torch
 
 from impasto.compute import choose_device, choose_dtype, keep_memory
+from impasto.errors import ImpastoError
 from impasto.settings import Precision
 
 T = TypeVar("T")
@@ -51,6 +53,15 @@ def chosen(given: argparse.Namespace, options: type[T]) -> T:
     """The dataclass with what was given."""
     names = [field.name for field in dataclasses.fields(options)]  # type: ignore[arg-type]
     return options(**{name: getattr(given, name) for name in names})
+
+
+@contextmanager
+def in_one_line(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Where what the user can mend ends in one line and exit code 2."""
+    try:
+        yield
+    except ImpastoError as error:
+        parser.error(str(error))
 
 
 def begin(given: argparse.Namespace) -> Place:

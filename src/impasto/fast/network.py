@@ -144,15 +144,15 @@ class Frozen(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = (x - self.get_buffer("mean")) / self.get_buffer("std")
         found = {}
+        names = {layer: name for name, layer in DEPTHS.items()}
         for layer in self._layers:
             if layer.endswith("_1") and layer != self._layers[0]:
                 x = F.avg_pool2d(x, 2)
             x = F.pad(x, (1, 1, 1, 1), mode="replicate")
             weight, bias = self.get_buffer(f"{layer}_weight"), self.get_buffer(f"{layer}_bias")
             x = F.conv2d(x, weight, bias).relu_()
-            for name, wanted in DEPTHS.items():
-                if layer == wanted:
-                    found[name] = x
+            if layer in names:
+                found[names[layer]] = x
         return found
 
 
@@ -248,7 +248,10 @@ class FastNetwork(nn.Module):
     def looks(
         self, photo: Tensor, style: StyleCode, weight: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The draft, half as large, and what `forward` gives."""
+        """Both looks: the draft, `(N, 3, H/2, W/2)`, and what `forward` gives.
+
+        The draft may be outside of [0, 1] as well. For the rest see `forward`.
+        """
         own = self._statistics(photo, weight)
         base = Affine.recoloring(own, style.colors)(photo).clamp(0, 1)
         small = halved(base)
