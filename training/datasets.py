@@ -5,7 +5,7 @@ They are read in our layouts and in those in which the sets are published; see t
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -177,7 +177,7 @@ def chances(text: str, pictures: Pictures) -> tuple[Tensor, str]:
     if not found.any():
         there = ", ".join(pictures.folders)
         raise ImpastoError(f"no picture lies in a folder of {text!r}; there are {there}")
-    came = {name: float(share) for name, share in shares.items() if share and name in owners}
+    came = {name: share for name, share in shares.items() if share and name in owners}
     words = [f"{share / sum(came.values()):.0%} {name}" for name, share in came.items()]
     missing = [name for name in shares if name not in owners]
     never = [each for each, owner in zip(pictures.folders, owners, strict=True) if not owner]
@@ -205,7 +205,7 @@ def _shares(text: str) -> dict[str, float]:
     return found
 
 
-def _owner(folder: str, names: Sequence[str] | dict[str, float]) -> str:
+def _owner(folder: str, names: Iterable[str]) -> str:
     """The longest of the names that a folder has or lies under; empty if none."""
     return max((n for n in names if f"{folder}/".startswith(f"{n}/")), key=len, default="")
 

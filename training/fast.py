@@ -172,9 +172,10 @@ class Judge:
         moments: list[Tensor] = []
         for name, share in self.style.items():
             A = gram_matrix(style[name])
+            energy = A.square().sum((1, 2))
             for features, found in ((x, grams), (photo, photos)):
                 error = (gram_matrix(features[name]) - A).square().sum((1, 2))
-                found.append(share / total * relative(error, A.square().sum((1, 2)), A[0].numel()))
+                found.append(share / total * relative(error, energy, A[0].numel()))
             if name not in MOMENTS:
                 continue
             (a, da), (b, db) = (_moments(each[name]) for each in (x, style))
