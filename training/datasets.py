@@ -134,8 +134,12 @@ def style_pictures(data: Path, cache: Path) -> Pictures:
     folders = sorted({path.parent for path in files})
 
     def decode() -> tuple[list[Pixels], list[int]]:
-        cut = [cover(open_image(path).tensor(), (STYLE_SIDE, STYLE_SIDE)) for path in files]
-        pixels = [(x[0].permute(1, 2, 0) * 255).round().byte().numpy() for x in cut]
+        def square(path: Path) -> Pixels:
+            x = cover(open_image(path).tensor(), (STYLE_SIDE, STYLE_SIDE))[0]
+            cut: Pixels = (x.permute(1, 2, 0) * 255).round().byte().numpy()
+            return cut
+
+        pixels = [square(path) for path in files]
         cache.mkdir(parents=True, exist_ok=True)
         names = "".join(folder.relative_to(data).as_posix() + "\n" for folder in folders)
         write_text_atomic(cache / "style.folders.txt", names)
