@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 import pictures
 from impasto.encoder import Encoder
 from impasto.errors import ImpastoError
-from impasto.fast.network import halved
+from impasto.fast.network import FastNetwork, halved
 from impasto.fast.style import FastStyle
 from impasto.images import Picture
 from impasto.losses import second_variation
@@ -147,6 +148,7 @@ def test_a_step_takes_photos_and_styles_from_where_was_said(data: Path, tmp_path
         (["--styles", "nowhere=1"], "no picture lies in a folder of 'nowhere=1'"),
         (["--late-side", "80"], "multiples of 32 px"),
         (["--widths", "4,4,8"], "widths are four numbers"),
+        (["--cut", "0"], "cut to 32 px or more, not to 0"),
     ],
 )
 def test_what_cannot_be_trained_ends_in_one_line(
@@ -173,6 +175,30 @@ def test_a_folder_without_pictures_can_get_some(
     (tmp_path / "cache" / "style.folders.txt").unlink()
     with pytest.raises(ImpastoError, match="give another --cache"):
         style_pictures(data, tmp_path / "cache")
+
+
+def test_squares_of_each_side_are_kept_beside_each_other(data: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    small, large = style_pictures(data, cache), style_pictures(data, cache, 512)
+    assert small.pixels.shape == (6, 256, 256, 3)
+    assert large.pixels.shape == (6, 512, 512, 3)
+    assert large.folders == small.folders
+    assert large.labels.tolist() == small.labels.tolist()
+    assert style_pictures(data, cache).key == small.key  # the one has not become the other
+    assert style_pictures(data, cache, 512).key == large.key
+    halves = large.pixels.reshape(6, 256, 2, 256, 2, 3).mean((2, 4))
+    assert np.abs(halves - small.pixels).mean() < 2  # the same parts of the same pictures
+
+
+@pytest.mark.parametrize("side", [128, 192])
+def test_a_sheet_shows_its_styles_in_corners(side: int) -> None:
+    net = FastNetwork(Encoder.load("slim"), (4, 4, 8, 8))
+    found = np.stack([pictures.painting(side, side, i) for i in range(8)])
+    shown = fast.sheet(net, Pictures(found, np.zeros(8, np.int64)), torch.device("cpu"))
+    assert shown.size == (8 * side, 4 * side)
+    small = F.adaptive_avg_pool2d(Picture(found[5]).tensor(), 64)  # that of the first, in row 1
+    corner = Picture(shown.pixels[side : side + 64, :64]).tensor()
+    assert (corner - small).abs().max() < 1 / 128
 
 
 def test_colours_change_in_a_share_of_the_pictures() -> None:
@@ -352,7 +378,7 @@ def test_a_run_learns_is_continued_and_can_be_used(
     )
     assert made.size == (40, 32)
     assert sorted(path.name for path in (tmp_path / "whole").glob("sheet-*")) == [
-        "sheet-0000048.png"
+        f"sheet-{seen:07d}.png" for seen in (12, 24, 36, 48)
     ]
 
 

@@ -34,7 +34,7 @@ SIDE: Final = 64
 """Side of a Tiny-ImageNet picture, px."""
 
 STYLE_SIDE: Final = 256
-"""Side to which the other pictures are cut, px."""
+"""Side to which the other pictures are cut if nothing else is said, px."""
 
 HELD_OUT: Final = Path(__file__).with_name("heldout.txt")
 """Pictures that are never trained on: `benchmarks/encoder.py` judges with them."""
@@ -115,10 +115,15 @@ def _mosaic_layout(folder: Path, split: str) -> tuple[list[Pixels], list[int]]:
     return tiles, labels
 
 
-def style_pictures(data: Path, cache: Path) -> Pictures:
-    """Every other picture under `data` that is not held out, its middle at 256×256 px.
+def style_pictures(data: Path, cache: Path, side: int = STYLE_SIDE) -> Pictures:
+    """Every other picture under `data` that is not held out, its middle as a square.
 
     The label is that of its folder; there may be none at all.
+
+    Args:
+        data: the folder.
+        cache: where the squares are kept, those of each side in files of their own.
+        side: of the squares, px; what is smaller is enlarged.
 
     Raises:
         ImpastoError: the cache was made before it held folders.
@@ -132,24 +137,25 @@ def style_pictures(data: Path, cache: Path) -> Pictures:
         and path.relative_to(data).as_posix() not in held
     ]
     folders = sorted({path.parent for path in files})
+    stem = "style" if side == STYLE_SIDE else f"style-{side}"
 
     def decode() -> tuple[list[Pixels], list[int]]:
         def square(path: Path) -> Pixels:
-            x = cover(open_image(path).tensor(), (STYLE_SIDE, STYLE_SIDE))[0]
+            x = cover(open_image(path).tensor(), (side, side))[0]
             cut: Pixels = (x.permute(1, 2, 0) * 255).round().byte().numpy()
             return cut
 
         pixels = [square(path) for path in files]
         cache.mkdir(parents=True, exist_ok=True)
         names = "".join(folder.relative_to(data).as_posix() + "\n" for folder in folders)
-        write_text_atomic(cache / "style.folders.txt", names)
+        write_text_atomic(cache / f"{stem}.folders.txt", names)
         return pixels, [folders.index(path.parent) for path in files]
 
-    found = cached(cache / "style", decode)
+    found = cached(cache / stem, decode)
     if not len(found.labels):
         return found
     try:
-        names = (cache / "style.folders.txt").read_text("utf-8").splitlines()
+        names = (cache / f"{stem}.folders.txt").read_text("utf-8").splitlines()
     except FileNotFoundError:
         raise ImpastoError(
             f"the pictures in {cache} are without their folders; give another --cache"

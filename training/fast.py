@@ -48,7 +48,7 @@ from impasto.losses import gram_matrix, second_variation
 from impasto.settings import TransferSettings
 from impasto.trainer import Length, Moment, Part, train
 from training.augment import crops, flattened, other_colors
-from training.datasets import Pictures, chances, style_pictures
+from training.datasets import STYLE_SIDE, Pictures, chances, style_pictures
 from training.muon import Muon
 from training.program import begin, chosen, in_one_line, make_parser
 
@@ -64,11 +64,6 @@ USUAL, LEAST, MOST = 8.0, 3.0, 16.0
 A pair in which it is `USUAL` counts as it is. One in which the style is the photo, where it is 0,
 counts `USUAL / LEAST` times."""
 
-PHOTOS_ENLARGED = 1.7
-"""The most px that a photo's pixel becomes: at 512 px many photos have no finer detail.
-
-Styles are hardly enlarged: that would teach the network to blur."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -78,6 +73,7 @@ class Options:
         widths: channels of the decoder at full size, 1/2, 1/4 and 1/8.
         images: pictures to paint.
         batch: pictures per step.
+        cut: the side of the squares that pictures are cut to and kept at, px.
         side: of the pictures, px, a multiple of 32.
         late_side: of the pictures in the last part of the run, px, likewise.
         late: the share of the run from which on they have that side, and the rate falls.
@@ -86,6 +82,8 @@ class Options:
             their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
         photos: how often a photo comes from which folder; see `chances`.
         styles: how often a style does.
+        enlarged: the most px that a pixel of a photo becomes: at 512 px many have no finer detail.
+            Styles are hardly enlarged: that would teach the network to blur.
         style: weight of the style loss, that of content being 1.
         draft: weight of the draft's losses.
         moments: weight of means and deviations.
@@ -102,6 +100,7 @@ class Options:
     widths: str = "16,32,64,128"
     images: int = 120_000
     batch: int = 8
+    cut: int = STYLE_SIDE
     side: int = 128
     late_side: int = 192
     late: float = 0.8
@@ -109,6 +108,7 @@ class Options:
     linear: float = 0.3
     photos: str = "photos=93,paintings=3,landscapes=2,textures=1,drawn=1"
     styles: str = "drawn=50,textures=22,paintings=14,photos=10,landscapes=4"
+    enlarged: float = 1.7
     style: float = OBJECTIVE.style_weight
     draft: float = 0.3
     moments: float = 0.1
@@ -254,7 +254,7 @@ class Recipe:
         side = options.side if at.done < options.late else options.late_side
         photos, _ = self.pictures.take(torch.multinomial(self.photo_chances, N, True), at.device)
         styles, _ = self.pictures.take(torch.multinomial(self.style_chances, N, True), at.device)
-        photos = crops(photos, side, enlarged=PHOTOS_ENLARGED)
+        photos = crops(photos, side, enlarged=options.enlarged)
         styles = other_colors(crops(styles, side, turned=options.turned), options.recolored)
         styles = flattened(styles, options.flat)
         own = torch.rand(N, device=at.device) < options.own
@@ -353,7 +353,7 @@ def sheet(net: FastNetwork, pictures: Pictures, device: torch.device) -> Picture
     for turn in (3, 5, 6):
         styles = photos.roll(turn, 0)
         painted = net(photos, net.style(styles)).clamp(0, 1)
-        painted[..., :64, :64] = F.avg_pool2d(styles, 4)
+        painted[..., :64, :64] = F.adaptive_avg_pool2d(styles, 64)
         rows.append(painted)
     lines = [torch.cat(list(row), 2) for row in rows]
     return Picture.from_tensor(torch.cat(lines, 1)[None].float().cpu())
@@ -388,17 +388,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(given: Namespace) -> None:
     options = chosen(given, Options)
+    if options.cut < STRIDE:
+        raise ImpastoError(f"pictures are cut to {STRIDE} px or more, not to {options.cut}")
     place = begin(given)
-    pictures = style_pictures(given.data, place.cache)
+    pictures = style_pictures(given.data, place.cache, options.cut)
     if not len(pictures.labels):
         raise ImpastoError(f"{given.data} has no pictures; see training/README.md")
     recipe = Recipe(options, pictures, place.device, place.dtype)
     print(recipe.sources, file=sys.stderr)
     batch = options.batch
+    kept = max(batch, min(4_000, options.images // 4))  # a checkpoint after so many pictures
     run = train(
         recipe.parts,
         recipe.step,
-        Length(options.images, batch, given.log_every * batch, 4_000, options.seed),
+        Length(options.images, batch, given.log_every * batch, kept, options.seed),
         given.out,
         config={**dataclasses.asdict(options), "pictures": pictures.key},
         resume=given.resume,
