@@ -27,6 +27,10 @@ normalisation (Huang & Belongie 2017), at 0 whitening and colouring (Li et al. 2
 ROOM: Final = 0.02
 """What is added to the variances, as a share of their mean: how flat a direction may be."""
 
+FLAT: Final = 1e-6
+"""What is added to them where both pictures are flat, as one position is. Exporters take 1e-8 for
+0."""
+
 LEAST: Final = 0.006
 """The least root of an eigenvalue, as a share of the norm, for 256 channels and half of `ROOM`."""
 
@@ -148,7 +152,7 @@ def transfer_matrix(
     """
     C, S = (_shrunk(each.covariance, shrink) for each in (content, style))
     traces = C.diagonal(dim1=1, dim2=2).mean(1) + S.diagonal(dim1=1, dim2=2).mean(1)
-    floor = (room * traces / 2 + 1e-8)[:, None, None] * torch.eye(C.shape[-1], device=C.device)
+    floor = (room * traces / 2 + FLAT)[:, None, None] * torch.eye(C.shape[-1], device=C.device)
     with in_float32(C):
         root, _ = _roots(S + floor)
         _, inverse = _roots(C + floor)
