@@ -178,6 +178,9 @@ def test_the_network_is_exported_for_any_size(here: Program) -> None:
         expected = fast.stylize(photo, code)
         assert found.shape == photo.shape
         assert np.abs(found - expected.numpy()).max() < 1e-3
+    few = {"photo": smooth(3, 2).numpy(), "style": smooth(2, 4, seed=3).numpy()}  # one position
+    expected = fast.stylize(smooth(3, 2), fast.network.style(*padded(smooth(2, 4, seed=3))))
+    assert np.abs(session.run(None, few)[0] - expected.numpy()).max() < 1e-3
     assert "net.onnx is there" in here.bad("export", "net.onnx", "--encoder", "net.safetensors")
     assert "has to end in .onnx" in here.bad("export", "net.png")
     assert "holds no network that paints" in here.bad("export", "b.onnx", "--encoder", "slim")

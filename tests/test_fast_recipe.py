@@ -23,7 +23,7 @@ from impasto.losses import second_variation
 from impasto.objectives import ContentTerm, Region, Styles, StyleTerm, make_objective
 from impasto.trainer import Length, Moment
 from impasto.weights import read_weights
-from training import fast
+from training import drawn, fast
 from training.augment import crops, flattened, in_cells, in_few_colors, other_colors
 from training.datasets import Pictures, chances, style_pictures
 from training.fast import Judge, Options, Recipe, rate_at, relative
@@ -148,7 +148,10 @@ def test_a_step_takes_photos_and_styles_from_where_was_said(data: Path, tmp_path
         (["--styles", "nowhere=1"], "no picture lies in a folder of 'nowhere=1'"),
         (["--late-side", "80"], "multiples of 32 px"),
         (["--widths", "4,4,8"], "widths are four numbers"),
-        (["--cut", "0"], "cut to 32 px or more, not to 0"),
+        (["--cut", "0"], "--cut is a multiple of 32 px, not 0"),
+        (["--cut", "300"], "--cut is a multiple of 32 px, not 300"),
+        (["--enlarged", "0"], "--enlarged is a number above 0, not 0"),
+        (["--enlarged", "nan"], "--enlarged is a number above 0, not nan"),
     ],
 )
 def test_what_cannot_be_trained_ends_in_one_line(
@@ -190,15 +193,45 @@ def test_squares_of_each_side_are_kept_beside_each_other(data: Path, tmp_path: P
     assert np.abs(halves - small.pixels).mean() < 2  # the same parts of the same pictures
 
 
-@pytest.mark.parametrize("side", [128, 192])
+@pytest.mark.parametrize("side", [32, 128, 192])
 def test_a_sheet_shows_its_styles_in_corners(side: int) -> None:
     net = FastNetwork(Encoder.load("slim"), (4, 4, 8, 8))
     found = np.stack([pictures.painting(side, side, i) for i in range(8)])
     shown = fast.sheet(net, Pictures(found, np.zeros(8, np.int64)), torch.device("cpu"))
     assert shown.size == (8 * side, 4 * side)
-    small = F.adaptive_avg_pool2d(Picture(found[5]).tensor(), 64)  # that of the first, in row 1
-    corner = Picture(shown.pixels[side : side + 64, :64]).tensor()
-    assert (corner - small).abs().max() < 1 / 128
+    corner = side // 4
+    small = F.adaptive_avg_pool2d(Picture(found[5]).tensor(), corner)  # of the first, in row 1
+    seen = Picture(shown.pixels[side : side + corner, :corner]).tensor()
+    assert (seen - small).abs().max() < 1 / 128
+
+
+def test_a_run_takes_the_squares_and_the_enlargement_that_were_said(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def watched(x: Tensor, side: int, **options: float) -> Tensor:
+        taken.append((x.shape[-1], options))
+        return crops(x, side, **options)
+
+    monkeypatch.setattr(fast, "crops", watched)
+    run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY, "--images", "2"]
+    fast.main([*run, "--out", str(tmp_path / "run"), "--cut", "128", "--enlarged", "1.1"])
+    assert taken == [(128, {"enlarged": 1.1}), (128, {"turned": Options().turned})]
+    assert (tmp_path / "cache" / "style-128.npy").exists()
+
+
+def test_drawings_are_kept_in_squares_or_whole(tmp_path: Path) -> None:
+    run = ["--out", str(tmp_path), "--count", "1", "--only", "woodcut"]
+    drawn.main(run)
+    drawn.main([*run, "--whole"])
+    first = f"woodcut-{drawn.FIRST}"
+    squares = [np.asarray(Image.open(tmp_path / f"{first}-{i}.png")) for i in range(4)]
+    whole = np.asarray(Image.open(tmp_path / f"{first}.png"))
+    assert len(list(tmp_path.iterdir())) == 5
+    assert whole.shape == (512, 512, 3)
+    rows = [np.concatenate(squares[i : i + 2], 1) for i in (0, 2)]
+    assert (np.concatenate(rows) == whole).all()
 
 
 def test_colours_change_in_a_share_of_the_pictures() -> None:

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for seed in range(FIRST, FIRST + given.count):
         for name in given.only:
             corners = [(x, y) for y in range(0, SIDE, side) for x in range(0, SIDE, side)]
-            paths = [given.out / f"{name}-{seed}-{i}.png" for i in range(len(corners))]
+            ends = [""] if given.whole else [f"-{i}" for i in range(len(corners))]
+            paths = [given.out / f"{name}-{seed}{end}.png" for end in ends]
             if all(path.exists() for path in paths):
                 continue
             drawing = STYLES[name](np.random.default_rng(seed), SIDE)

@@ -26,6 +26,7 @@ most of the pictures, but seldom a style: they have few marks.
 
 import dataclasses
 import json
+import math
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -73,7 +74,8 @@ class Options:
         widths: channels of the decoder at full size, 1/2, 1/4 and 1/8.
         images: pictures to paint.
         batch: pictures per step.
-        cut: the side of the squares that pictures are cut to and kept at, px.
+        cut: the side of the squares that pictures are cut to and kept at, px, a multiple of 32; at
+            most twice `side`, or fine detail aliases. Smaller pictures are enlarged to it.
         side: of the pictures, px, a multiple of 32.
         late_side: of the pictures in the last part of the run, px, likewise.
         late: the share of the run from which on they have that side, and the rate falls.
@@ -82,8 +84,9 @@ class Options:
             their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
         photos: how often a photo comes from which folder; see `chances`.
         styles: how often a style does.
-        enlarged: the most px that a pixel of a photo becomes: at 512 px many have no finer detail.
-            Styles are hardly enlarged: that would teach the network to blur.
+        enlarged: the most px that a pixel of a photo's square becomes: at 512 px many photos have
+            no finer detail. Styles become 1.2 at most, where the square is as large as the picture:
+            more would teach the network to blur.
         style: weight of the style loss, that of content being 1.
         draft: weight of the draft's losses.
         moments: weight of means and deviations.
@@ -349,11 +352,11 @@ def sheet(net: FastNetwork, pictures: Pictures, device: torch.device) -> Picture
     count = len(pictures.labels)
     chosen = torch.arange(8) * (count // 8) + count // 16
     photos, _ = pictures.take(chosen, device)
-    rows = [photos]
+    rows, corner = [photos], photos.shape[-1] // 4
     for turn in (3, 5, 6):
         styles = photos.roll(turn, 0)
         painted = net(photos, net.style(styles)).clamp(0, 1)
-        painted[..., :64, :64] = F.adaptive_avg_pool2d(styles, 64)
+        painted[..., :corner, :corner] = F.adaptive_avg_pool2d(styles, corner)
         rows.append(painted)
     lines = [torch.cat(list(row), 2) for row in rows]
     return Picture.from_tensor(torch.cat(lines, 1)[None].float().cpu())
@@ -388,8 +391,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(given: Namespace) -> None:
     options = chosen(given, Options)
-    if options.cut < STRIDE:
-        raise ImpastoError(f"pictures are cut to {STRIDE} px or more, not to {options.cut}")
+    if options.cut < STRIDE or options.cut % STRIDE:
+        raise ImpastoError(f"--cut is a multiple of {STRIDE} px, not {options.cut}")
+    if not 0 < options.enlarged < math.inf:
+        raise ImpastoError(f"--enlarged is a number above 0, not {options.enlarged}")
     place = begin(given)
     pictures = style_pictures(given.data, place.cache, options.cut)
     if not len(pictures.labels):

@@ -28,8 +28,8 @@ ROOM: Final = 0.02
 """What is added to the variances, as a share of their mean: how flat a direction may be."""
 
 FLAT: Final = 1e-6
-"""What is added to them where both pictures are flat, as one position is. Exporters take 1e-8 for
-0."""
+"""What is added to all variances beside that: it counts where both pictures are flat, as a single
+position is. Exporters take 1e-8 for 0."""
 
 LEAST: Final = 0.006
 """The least root of an eigenvalue, as a share of the norm, for 256 channels and half of `ROOM`."""
