@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from impasto.compute import choose_dtype
+
 __all__ = ["Muon", "orthogonal"]
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -19,7 +21,8 @@ def orthogonal(matrix: Tensor) -> Tensor:
         matrix: `(rows, columns)`.
     """
     a, b, c = COEFFICIENTS
-    X = (matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix).bfloat16()
+    X = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+    X = X.to(choose_dtype(matrix.device, "auto"))  # emulated, it takes a third of a step
     X = X / (X.norm() + 1e-7)
     for _ in range(5):
         A = X @ X.mT
