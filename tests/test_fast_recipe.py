@@ -353,7 +353,7 @@ def test_the_rate_rises_stays_and_falls() -> None:
     assert rate_at(1.0, 1.0, 1.0) == 0
 
 
-def test_linear_layers_learn_more_slowly(data: Path, tmp_path: Path) -> None:
+def test_linear_layers_learn_slowly_but_for_those_that_fit(data: Path, tmp_path: Path) -> None:
     options = Options(widths="4,4,8,8", batch=2, side=64)
     found = style_pictures(data, tmp_path)
     recipe = Recipe(options, found, torch.device("cpu"), torch.float32)
@@ -380,6 +380,9 @@ def test_linear_layers_learn_more_slowly(data: Path, tmp_path: Path) -> None:
     assert max(steps[k] for k in matrices) < 0.2 * 1.3 * most  # of Muon; see its `lr`
     assert max(moved[k] for k in linear if k not in matrices) < 1.01 * most
     assert min(steps[k] for k in filters) > 0.2 * 1.3 * most  # so the filters went further
+    fit = 3 * options.rate * options.fit
+    assert 0.2 * 1.3 * most < steps["fit.2.weight"] < 0.2 * 1.3 * fit
+    assert 0.2 * 1.3 * most < steps["sight.weight"] < 0.2 * 1.3 * fit
 
 
 def test_a_run_learns_is_continued_and_can_be_used(

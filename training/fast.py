@@ -80,8 +80,10 @@ class Options:
         late_side: of the pictures in the last part of the run, px, likewise.
         late: the share of the run from which on they have that side, and the rate falls.
         rate: highest rate, of Muon for matrices and of Adam for biases and the last layer.
-        linear: the rate of linear layers, which turn a style into gains, as a share of that: all of
+        linear: the rate of linear layers, which turn a style into gains, as a share of that: all
             their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
+        fit: the rate of the layers that fit a style's code to a photo, likewise. The last of them
+            begins at 0: at the rate of the others nothing comes of it in hundreds of steps.
         photos: how often a photo comes from which folder; see `chances`.
         styles: how often a style does.
         enlarged: the most px that a pixel of a photo's square becomes: at 512 px many photos have
@@ -109,6 +111,7 @@ class Options:
     late: float = 0.8
     rate: float = 5e-4
     linear: float = 0.3
+    fit: float = 5.0
     photos: str = "photos=93,paintings=3,landscapes=2,textures=1,drawn=1"
     styles: str = "drawn=50,textures=22,paintings=14,photos=10,landscapes=4"
     enlarged: float = 1.7
@@ -238,6 +241,8 @@ class Recipe:
             for module in self.net.modules()
             for parameter in module.parameters(recurse=False)
         }
+        for layers in (self.net.sight, self.net.fit):
+            shares |= dict.fromkeys(layers.parameters(), options.fit)
         last = {self.net.decoder(look).out.conv.weight for look in range(LOOKS)}
         matrices = [p for p in shares if p.ndim > 1 and p not in last]
         others = [p for p in shares if p.ndim == 1 or p in last]

@@ -14,8 +14,13 @@ __all__ = ["CODE", "Convolution", "Decoder", "Shade", "doubled"]
 CODE: Final = 256
 """Length of the code of a style."""
 
+LEVEL_SHARE: Final = 0.7
+"""Features are divided, before they are modulated, by the root of this share of a level that the
+code says, and for the rest of their own mean square. By their own alone, as in Karras et al. 2018,
+section 4.2, all places would be alike; so they keep some of their differences."""
+
 Shade = tuple[Tensor, Share]
-"""A style's code, `(N, CODE)`, and how much it counts."""
+"""A code, `(N, CODE)`, and how much it counts: of a style, fitted to a photo."""
 
 
 class Convolution(nn.Module):
@@ -44,6 +49,8 @@ class Convolution(nn.Module):
 class Modulated(nn.Module):
     """Noise, and two 3×3 convolutions that the style modulates, beside their input.
 
+    Both get features of about the same size; see `LEVEL_SHARE`.
+
     Args:
         channels: in and out.
     """
@@ -55,6 +62,7 @@ class Modulated(nn.Module):
         self.gains = nn.ModuleList(nn.Linear(CODE, channels) for _ in range(2))
         self.shifts = nn.ModuleList(nn.Linear(CODE, channels) for _ in range(2))
         self.noise = nn.Linear(CODE, channels)
+        self.level = nn.Linear(CODE, 1)
         for conv in convs:
             nn.init.kaiming_normal_(conv.weight, 0.2)
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
@@ -63,17 +71,16 @@ class Modulated(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, styles: Sequence[Shade], noise: Tensor) -> Tensor:
-        y: Tensor = _normed(x) + noise * _mixed(self.noise, styles)
+        energy = x.float().square().mean(1, keepdim=True) + 1e-4
+        level = _mixed(self.level, styles).float().exp()
+        scale = torch.rsqrt(LEVEL_SHARE * level + (1 - LEVEL_SHARE) * energy)
+        noise = noise * (scale * energy.sqrt()).to(x.dtype)  # in proportion to the features
+        y: Tensor = x * scale.to(x.dtype) + noise * _mixed(self.noise, styles)
         for conv, gain, shift in zip(self.convs, self.gains, self.shifts, strict=True):
             y = y * (1 + _mixed(gain, styles))
             y = conv(F.pad(y, (1, 1, 1, 1), mode="replicate"))
             y = F.leaky_relu(y + _mixed(shift, styles), 0.2)
         return x + y
-
-
-def _normed(x: Tensor) -> Tensor:
-    """Every position's features, of mean square 1 (Karras et al. 2018, section 4.2)."""
-    return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-4).to(x.dtype)
 
 
 def _mixed(linear: nn.Module, styles: Sequence[Shade]) -> Tensor:

@@ -19,14 +19,15 @@
   those with the draft's change.
 - The decoders' convolutions are modulated by a code of the style (Karras et al. 2020, section 2.2),
   which chooses among their filters, as the gains of conditional normalisation do (Dumoulin et al.
-  2017), but without statistics of the photo. A little noise, as much as the style asks for, gives
-  flat regions something to make strokes of.
+  2017). Coloured features no longer say how much there was of what; so the code is fitted to the
+  photo by the moments of what the first look saw, and of what this one sees. A little noise, as
+  much as the style asks for and in proportion to the features, gives strokes a place to begin.
 
 All that depends on the whole photo are its statistics: of its colours, and of the features of both
 looks. Once they are gathered, over tiles, every pixel depends on its own neighbourhood alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,9 +57,17 @@ DEPTHS: Final = {"half": "relu2_1", "quarter": "relu3_1", "eighth": "relu4_1"}
 LOOKS: Final = 2
 """How often a picture is looked at: at half the size, then in full."""
 
-FORM: Final = "3"
+FORM: Final = "4"
 """What a file of weights says it is for. The first form looked once; of the second the first look
-saw recoloured pixels."""
+saw recoloured pixels; of the third a code was of the style alone, and features were
+divided by nothing but their own size."""
+
+SIGHT: Final = 64
+"""How many numbers tell how the moments of what a look sees compare with the style's."""
+
+FAINT: Final = 0.1
+"""Added to moments before they are compared, so that those far below count as equal: the encoder's
+features are 1 on average."""
 
 STRIDE: Final = 32
 """Sides have to be multiples of it, px: those of the draft are multiples of 16."""
@@ -180,10 +189,16 @@ class FastNetwork(nn.Module):
         self.deep = nn.Sequential(
             Convolution(channels["eighth"], 192, stride=2), Convolution(192, CODE)
         )
-        moments = 2 * (3 + sum(channels.values()))
+        moments = 2 * sum(channels.values())
         self.code = nn.Sequential(
-            nn.Linear(CODE + moments, CODE), nn.LeakyReLU(0.2), nn.Linear(CODE, CODE)
+            nn.Linear(CODE + 6 + moments, CODE), nn.LeakyReLU(0.2), nn.Linear(CODE, CODE)
         )
+        self.sight = nn.Linear(moments, SIGHT)
+        self.fit = nn.Sequential(
+            nn.Linear(CODE + 2 * SIGHT, CODE), nn.LeakyReLU(0.2), nn.Linear(CODE, CODE)
+        )
+        for parameter in self.fit[2].parameters():
+            nn.init.zeros_(parameter)
         tile = torch.randn(1, 1, NOISE, NOISE, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", tile)
 
@@ -212,7 +227,7 @@ class FastNetwork(nn.Module):
     def _glance(self, features: Mapping[str, Tensor], weight: Tensor | None) -> Glance:
         found = {name: self._statistics(x, weight) for name, x in features.items()}
         deep = self.deep(features["eighth"])
-        where = _fit(weight, deep)
+        where = _at_size_of(weight, deep)
         pooled = (
             deep.mean((2, 3)) if where is None else (deep * where).sum((2, 3)) / where.sum((2, 3))
         )
@@ -220,17 +235,33 @@ class FastNetwork(nn.Module):
 
     def _statistics(self, x: Tensor, weight: Tensor | None) -> Statistics:
         """Of pixels or features, with the weight of the pixels."""
-        return statistics(x, _fit(weight, x), dtype=self.sums)
+        return statistics(x, _at_size_of(weight, x), dtype=self.sums)
 
-    def modulation(self, colors: Statistics, glance: Glance) -> Tensor:
-        """What a style modulates a look's decoder with, `(N, CODE)`."""
-        moments = [
-            moment
-            for each in (colors, *(glance.depths[name] for name in DEPTHS))
-            for moment in (each.mean, _deviations(each))
-        ]
-        code: Tensor = self.code(torch.cat((glance.deep, *moments), 1))
-        return code
+    def modulation(
+        self,
+        colors: Statistics,
+        glance: Glance,
+        first: Mapping[str, Statistics],
+        seen: Mapping[str, Statistics],
+    ) -> Tensor:
+        """What modulates a look's decoder, `(N, CODE)`: the style's code, fitted to a photo.
+
+        Args:
+            colors: of the style.
+            glance: of the style.
+            first: of what the first look sees, by depth.
+            seen: of what this look sees, likewise; the same in the first. Both are compared with
+                `glance`, so in the second look `first` is of half the size.
+        """
+        aims = _moments(glance.depths[name] for name in DEPTHS)
+        code = self.code(torch.cat((glance.deep, _moments([colors]), aims), 1))
+        sights = []
+        for found in (first, seen):
+            own = _moments(found[name] for name in DEPTHS)
+            sights.append(self.sight(((own + FAINT) / (aims + FAINT)).log()))
+        code = code.expand(len(sights[0]), -1)  # one style for N photos
+        fitted: Tensor = code + self.fit(torch.cat((code, *sights), 1))
+        return fitted
 
     def forward(self, photo: Tensor, style: StyleCode, weight: Tensor | None = None) -> Tensor:
         """The photo in the style.
@@ -255,21 +286,30 @@ class FastNetwork(nn.Module):
         own = self._statistics(photo, weight)
         base = Affine.recoloring(own, style.colors)(photo).clamp(0, 1)
         small = halved(base)
-        draft = self._painted(0, halved(photo), small, style, weight)
+        features = self.encoder(halved(photo))
+        first = {name: self._statistics(x, weight) for name, x in features.items()}
+        draft = self._painted(0, features, first, first, small, style)
         second = base + doubled(draft - small)
-        return draft, self._painted(1, second, second, style, weight)
+        features = self.encoder(second)
+        seen = {name: self._statistics(x, weight) for name, x in features.items()}
+        return draft, self._painted(1, features, first, seen, second, style)
 
     def _painted(
-        self, look: int, seen: Tensor, base: Tensor, style: StyleCode, weight: Tensor | None
+        self,
+        look: int,
+        features: Mapping[str, Tensor],
+        first: Mapping[str, Statistics],
+        seen: Mapping[str, Statistics],
+        base: Tensor,
+        style: StyleCode,
     ) -> Tensor:
-        """What a look that sees the one makes of the other: `base` is what it changes."""
+        """What a look makes of `base` with the features of what it sees."""
         glance, decoder = style.glances[look], self.decoder(look)
-        features = self.encoder(seen)
         taken = {}
         for name, x in features.items():
-            turn = Affine.between(self._statistics(x, weight), glance.depths[name])
+            turn = Affine.between(seen[name], glance.depths[name])
             taken[name] = decoder.take(name, x, [turn], [1.0])
-        code = self.modulation(style.colors, glance)
+        code = self.modulation(style.colors, glance, first, seen)
         shades = {name: [(code, 1.0)] for name in DEPTHS}
         change: Tensor = decoder(taken, shades, self.noises(taken))
         return blurred(base) + change
@@ -313,10 +353,15 @@ def blurred(x: Tensor) -> Tensor:
     return F.interpolate(small, scale_factor=8.0, mode="bilinear", align_corners=False)
 
 
-def _fit(weight: Tensor | None, x: Tensor) -> Tensor | None:
+def _at_size_of(weight: Tensor | None, x: Tensor) -> Tensor | None:
     """A weight of pixels at the resolution of features."""
     return None if weight is None else F.adaptive_avg_pool2d(weight, (x.shape[-2], x.shape[-1]))
 
 
-def _deviations(each: Statistics) -> Tensor:
-    return (each.covariance.diagonal(dim1=1, dim2=2) + 1e-6).sqrt()
+def _moments(parts: Iterable[Statistics]) -> Tensor:
+    """Means and deviations, part by part, `(N, 2 C)`."""
+    found = []
+    for each in parts:
+        variance = each.covariance.diagonal(dim1=1, dim2=2)
+        found += [each.mean, (variance + 1e-6).sqrt()]
+    return torch.cat(found, 1)

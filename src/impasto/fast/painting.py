@@ -39,6 +39,9 @@ tiles: half the bytes of float32, and 0.02 of an 8-bit level."""
 MOST: Final = 3 * FINE
 """The largest such number: what a draft changes by more than 3 is cut off."""
 
+FAINTEST: Final = 1e-6
+"""A mask that is below it everywhere is taken for 0."""
+
 COLORS: Final = 0.03
 """What it costs to gather colours, as a share of a pass of the network."""
 
@@ -211,17 +214,7 @@ class _Work:
             A tile, and None after it was looked at; after it was painted, the pixels that the look
             changes and what it made of them.
         """
-        self.codes = [
-            self.net.modulation(part.style.colors, part.style.glances[look]) for part in self.parts
-        ]
-        self.own = None
-        if self._keeps_own():
-            own = _Glances()
-            for tile in tiled:
-                own.take(self.net, self._view(tile, scale))
-                yield tile, None
-            self.own = self.net.modulation(self.colors, own.glance())
-
+        yield from self._find_own(look, scale, tiled)
         depths = {name: [Sums() for _ in self.parts] for name in DEPTHS}
         seen = None
         for tile in tiled:
@@ -229,16 +222,25 @@ class _Work:
             if len(tiled) > 1:
                 seen = None  # too large to be kept; one tile is not looked at twice
             yield tile, None
-        aims = [part.style.glances[look].depths for part in self.parts]
-        self.transfers = {
-            name: [
-                Affine.between(own.statistics(), aim[name])
-                for own, aim in zip(sums, aims, strict=True)
-            ]
-            for name, sums in depths.items()
-        }
+        self._aim(look, depths)
         for tile in tiled:
             yield tile, self._painted(look, tile, seen or self._see(tile, scale))
+
+    def _find_own(
+        self, look: int, scale: int, tiled: Sequence[Tile]
+    ) -> Iterator[tuple[Tile, None]]:
+        """Finds the code of the photo's own style for a look, where that counts; else None."""
+        self.own = None
+        if not self._keeps_own():
+            return
+        own = _Glances()
+        for tile in tiled:
+            own.take(self.net, self._view(tile, scale))
+            yield tile, None
+        glance = own.glance()
+        if look == 0:
+            self.own_depths = glance.depths
+        self.own = self.net.modulation(self.colors, glance, self.own_depths, glance.depths)
 
     def _gather(self, tile: Tile, scale: int, depths: Mapping[str, Sequence[Sums]]) -> _Seen:
         """Looks at a tile and adds its features to what is known of the parts."""
@@ -247,6 +249,27 @@ class _Work:
             for sums, mask in zip(depths[name], seen.view.masks, strict=True):
                 _take(sums, x, seen.view, mask)
         return seen
+
+    def _aim(self, look: int, depths: Mapping[str, Sequence[Sums]]) -> None:
+        """Makes each part's maps and code of what a look has found in it."""
+        found = [
+            {name: sums[part].statistics() for name, sums in depths.items()}
+            for part in range(len(self.parts))
+        ]
+        if look == 0:
+            self.first = found
+        glances = [part.style.glances[look] for part in self.parts]
+        self.transfers = {
+            name: [
+                Affine.between(own[name], aim.depths[name])
+                for own, aim in zip(found, glances, strict=True)
+            ]
+            for name in DEPTHS
+        }
+        self.codes = [
+            self.net.modulation(part.style.colors, aim, first, own)
+            for part, aim, first, own in zip(self.parts, glances, self.first, found, strict=True)
+        ]
 
     def _keeps_own(self) -> bool:
         """Whether the photo's own style counts anywhere."""
@@ -378,7 +401,7 @@ def paint(
     Raises:
         SettingsError: a mask is 0 everywhere.
     """
-    if any(part.mask is not None and not bool((part.mask > 0).any()) for part in parts):
+    if any(part.mask is not None and float(part.mask.max()) < FAINTEST for part in parts):
         raise SettingsError("a mask is 0 everywhere, so its style holds nowhere; leave it out")
     with torch.inference_mode():
         work = _Work(net, read, size, parts, amount, side).run(write)
