@@ -333,18 +333,23 @@ def test_a_blend_of_one_is_the_file_itself(data: Path, tmp_path: Path) -> None:
         assert torch.allclose(made[name], given[name], rtol=5e-3, atol=1e-3), name
 
 
-def test_a_blend_refuses_what_does_not_fit() -> None:
+def test_a_blend_refuses_what_does_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = Weights({"conv1_1.weight": torch.ones(2, 3, 3, 3)}, {})
     other = Weights({"conv1_1.weight": torch.ones(4, 3, 3, 3)}, {})
     with pytest.raises(SettingsError, match="add up to 1"):
         blend.blend([(one, 0.5), (one, 0.6)])
     with pytest.raises(SettingsError, match=r"conv1_1\.weight is not of one shape"):
         blend.blend([(one, 0.5), (other, 0.5)])
-    named = [Weights(one.tensors, dict.fromkeys(blend.KEPT, pool)) for pool in ("avg", "max")]
+    named = [Weights(one.tensors, dict.fromkeys(blend.ENCODER, pool)) for pool in ("avg", "max")]
     with pytest.raises(SettingsError, match="agree on plan, and it is avg, max"):
         blend.blend([(weights, 0.5) for weights in named])
     with pytest.raises(SettingsError, match="write FILE:SHARE"):
         blend.parse("file")
+    with pytest.raises(SystemExit):
+        blend.main(["--out", str(tmp_path / "out.safetensors"), "slim-1:1"])
+    assert "say where with --data" in capsys.readouterr().err
     assert blend.parse("a:b.safetensors:0.8") == (Path("a:b.safetensors"), 0.8)
 
 

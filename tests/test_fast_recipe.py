@@ -23,7 +23,7 @@ from impasto.losses import second_variation
 from impasto.objectives import ContentTerm, Region, Styles, StyleTerm, make_objective
 from impasto.trainer import Length, Moment
 from impasto.weights import read_weights
-from training import drawn, fast
+from training import blend, drawn, fast
 from training.augment import crops, flattened, in_cells, in_few_colors, other_colors
 from training.datasets import Pictures, chances, style_pictures
 from training.fast import Judge, Options, Recipe, rate_at, relative
@@ -439,3 +439,28 @@ def test_a_run_begins_with_an_earlier_network(data: Path, tmp_path: Path) -> Non
     )
     recipe = json.loads(warm.metadata["recipe"])
     assert recipe["warm_start"] == "fast.safetensors"
+
+
+def test_two_runs_blend_into_one_network(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY, "--images", "2"]
+    paths = []
+    for seed in ("1", "2"):
+        fast.main([*run, "--out", str(tmp_path / seed), "--seed", seed])
+        paths.append(tmp_path / seed / "fast.safetensors")
+    out = tmp_path / "both.safetensors"
+    blend.main(["--out", str(out), *(f"{path}:0.5" for path in paths)])
+    one, two, both = (read_weights(path) for path in (*paths, out))
+    for name, tensor in both.tensors.items():
+        mean = (one.tensors[name] + two.tensors[name]) / 2
+        assert torch.allclose(tensor, mean, rtol=2e-3, atol=1e-4), name
+    assert [recipe["seed"] for recipe in json.loads(both.metadata["recipe"])] == [1, 2]
+    assert both.metadata["blend"] == "0.5 fast.safetensors, 0.5 fast.safetensors"
+    x = Picture(pictures.photo(40, 32))
+    fast_style = FastStyle.load(out)
+    assert fast_style.stylize(x, fast_style.style(Picture(pictures.painting()))).size == (40, 32)
+    with pytest.raises(SystemExit):
+        blend.main(["--out", str(tmp_path / "odd.safetensors"), f"{out}:0.5", "slim-1:0.5"])
+    assert "is not of one shape" in capsys.readouterr().err
+    assert not (tmp_path / "odd.safetensors").exists()

@@ -1,39 +1,46 @@
-"""Blends encoders that were trained from one another: a share of each weight.
+"""Blends networks that were trained from one another: a share of each weight.
 
     python -m training.blend --data FOLDER --out FILE ROBUST.safetensors:0.8 CLEAN.safetensors:0.2
+    python -m training.blend --out FILE ONE/fast.safetensors:0.5 OTHER/fast.safetensors:0.5
 
 Networks that share the beginning of their training lie in one basin, where the mean of their
 weights does well at what either does (Wortsman et al. 2022, arXiv:2109.01903). Adversarial training
 makes gradients that paint well and forgets classes; a share of the network from before brings them
 back. All have to be normalised, as `training.encoder` exports them, so that their sizes agree.
+
+Networks that paint in one pass, from runs with other seeds, are better together than each alone:
+what is chance in their steps evens out.
 """
 
 import argparse
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
 
 from impasto.encoder import Plan
 from impasto.errors import ImpastoError, SettingsError
 from impasto.files import atomic_path
 from impasto.foreign import Weights, write_weights
-from impasto.weights import load_weights
+from impasto.weights import read_weights, weights_path
 from training.classifier import normalise
 from training.datasets import style_pictures, tiny_imagenet
 from training.encoder import calibration
 
-KEPT = ("plan", "mean", "std", "pooling", "padding")
-"""What all files have to agree on, where they name it; the blend takes it over."""
+ENCODER = ("plan", "mean", "std", "pooling", "padding")
+FAST = ("kind", "form", "widths", "encoder", "encoder_sha256")
+"""What all files of a kind have to agree on, where they name it; the blend takes it over."""
 
 
-def blend(parts: Sequence[tuple[Weights, float]]) -> Weights:
+def blend(parts: Sequence[tuple[Weights, float]], kept: Sequence[str] = ENCODER) -> Weights:
     """The weighted mean of weights that have the same names and shapes.
 
     Raises:
-        SettingsError: they differ in shape or in what `KEPT` names, or the shares do not add up
+        SettingsError: they differ in shape or in what `kept` names, or the shares do not add up
             to 1.
     """
     first = parts[0][0]
@@ -44,7 +51,7 @@ def blend(parts: Sequence[tuple[Weights, float]]) -> Weights:
             if _shape(weights, name) != _shape(first, name):
                 raise SettingsError(f"{name} is not of one shape in all files")
     metadata = {}
-    for key in KEPT:
+    for key in kept:
         named = {weights.metadata[key] for weights, _ in parts if key in weights.metadata}
         if len(named) != 1:
             told = ", ".join(sorted(named)) or "not named by any"
@@ -73,10 +80,10 @@ def parse(text: str) -> tuple[Path, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Blends, normalises over the same pictures as the recipe, and writes."""
+    """Blends, normalises encoders over the same pictures as their recipe, and writes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("files", nargs="+", metavar="FILE:SHARE", help="weight files; add up to 1")
-    parser.add_argument("--data", type=Path, required=True, help="as for training.encoder")
+    parser.add_argument("--data", type=Path, help="for encoders, as for training.encoder")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--cache", type=Path, help="folder of decoded pictures")
     given = parser.parse_args(arguments)
@@ -87,25 +94,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _blend_files(
-    named: Sequence[tuple[Path, float]], data: Path, cache: Path | None, out: Path
+    named: Sequence[tuple[Path, float]], data: Path | None, cache: Path | None, out: Path
 ) -> None:
-    loaded = [(load_weights(path), share) for path, share in named]
-    mixed = blend([(Weights(file.tensors, file.metadata), share) for file, share in loaded])
-    metadata = dict(mixed.metadata)
-    mean, std = (loaded[0][0].triple(name) for name in ("mean", "std"))
-    plan = Plan.parse(metadata["plan"], mean=mean, std=std)
+    files = [(read_weights(weights_path(path)), share) for path, share in named]
+    parts = [(Weights(file.tensors, file.metadata), share) for file, share in files]
+    if any(file.metadata.get("kind") == "fast" for file, _ in files):
+        mixed = blend(parts, FAST)
+        metadata = dict(mixed.metadata) | _history([part for part, _ in parts])
+        tensors = mixed.tensors
+    else:
+        if data is None:
+            raise SettingsError("encoders are normalised over pictures; say where with --data")
+        mixed = blend(parts)
+        metadata = dict(mixed.metadata)
+        mean, std = (files[0][0].triple(name) for name in ("mean", "std"))
+        tensors = _normalised(mixed, Plan.parse(metadata["plan"], mean=mean, std=std), data, cache)
+    metadata["blend"] = ", ".join(f"{share:g} {path.name}" for path, share in named)
+    halves = {name: tensor.half() for name, tensor in tensors.items()}
+    with atomic_path(out) as temporary:
+        write_weights(temporary, Weights(halves, metadata))
+
+
+def _history(parts: Sequence[Weights]) -> dict[str, str]:
+    """The recipes of all, one after the other, and how many pictures they painted."""
+    recipes: list[object] = []
+    for part in parts:
+        recipe = json.loads(part.metadata.get("recipe", "[]"))
+        recipes += recipe if isinstance(recipe, list) else [recipe]
+    images = sum(int(part.metadata.get("images", 0)) for part in parts)
+    return {"recipe": json.dumps(recipes), "images": str(images)}
+
+
+def _normalised(mixed: Weights, plan: Plan, data: Path, cache: Path | None) -> Mapping[str, Tensor]:
+    """An encoder's weights, normalised over the same pictures as its recipe does."""
     with TemporaryDirectory() as folder:
         cache = cache or Path(folder)
         pictures = style_pictures(data, cache)
         if not len(pictures.labels):
             pictures = tiny_imagenet(data, "val", cache)
         photos = calibration(pictures, pictures)
-        pooling, padding = metadata["pooling"], metadata["padding"]
-        tensors = normalise(mixed.tensors, plan, photos, pooling, padding)  # type: ignore[arg-type]
-    metadata["blend"] = ", ".join(f"{share:g} {path.name}" for path, share in named)
-    halves = {name: tensor.half() for name, tensor in tensors.items()}
-    with atomic_path(out) as temporary:
-        write_weights(temporary, Weights(halves, metadata))
+        pooling, padding = mixed.metadata["pooling"], mixed.metadata["padding"]
+        return normalise(mixed.tensors, plan, photos, pooling, padding)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
