@@ -6,7 +6,7 @@
 Networks that share the beginning of their training lie in one basin, where the mean of their
 weights does well at what either does (Wortsman et al. 2022, arXiv:2109.01903). Adversarial training
 makes gradients that paint well and forgets classes; a share of the network from before brings them
-back. All have to be normalised, as `training.encoder` exports them, so that their sizes agree.
+back. Encoders have to be normalised, as `training.encoder` exports them, so that sizes agree.
 
 Networks that paint in one pass, from runs with other seeds, are better together than each alone:
 what is chance in their steps evens out.
