@@ -458,13 +458,19 @@ def test_no_strength_gives_the_photo_back_exactly(run: Program) -> None:
     assert complete.keys() == plain.keys()
 
 
-def test_strength_moves_from_photo_to_style(run: Program) -> None:
+@pytest.mark.parametrize(
+    ("init", "strengths"),
+    [("content", ("0", "0.2", "0.5", "0.8")), ("fast", ("0", "0.2", "0.5"))],
+)
+def test_strength_moves_from_photo_to_style(
+    run: Program, init: str, strengths: tuple[str, ...]
+) -> None:
     original = load(run.folder / "photo.png").astype(float)
     content = str(TransferSettings().style_weight / 20)  # that ratio, whatever the defaults
     distances = []
     flags = (*UNSMOOTHED_FLAGS, "--content-weight", content)
-    for strength in ("0", "0.2", "0.5", "0.8"):  # from the photo: one pass goes all the way at 0.5
-        out = paint(run, "out.png", *flags, "--init", "content", "--strength", strength)
+    for strength in strengths:  # in so few steps one pass goes all the way at 0.5
+        out = paint(run, "out.png", *flags, "--init", init, "--strength", strength)
         distances.append(float(np.abs(load(out) - original).mean()))
     assert distances[0] == 0
     assert distances == sorted(distances)
