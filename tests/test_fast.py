@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 import pictures
 from impasto.encoder import Encoder
 from impasto.errors import SettingsError, WeightsError
-from impasto.fast.decoder import CODE, Modulated
+from impasto.fast.decoder import CODE, LEAST_GATE, MOST_GATE, Modulated
 from impasto.fast.maps import Affine, mapped
 from impasto.fast.network import (
     DEPTHS,
@@ -52,6 +53,9 @@ def network(seed: int = 0) -> FastNetwork:
     for module in net.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.05)
+        if isinstance(module, Modulated):
+            for gate in module.gates:
+                nn.init.normal_(gate.weight, std=0.1)  # type: ignore[arg-type]
     return net
 
 
@@ -256,18 +260,66 @@ def test_a_picture_in_tiles_is_the_picture_at_once(size: tuple[int, int]) -> Non
 
 def test_what_is_faint_is_painted_less() -> None:
     torch.manual_seed(0)
-    block = Modulated(16).requires_grad_(False)
+    block = Modulated(16, 4).requires_grad_(False)
     x = torch.randn(1, 16, 32, 32)
     x[..., 16:] *= 0.1
     noise = torch.randn(1, 1, 32, 32)
     nn.init.ones_(block.noise.bias)
-    change = block(x, [(torch.zeros(1, CODE), 1.0)], noise) - x
+    change = block(x, x[:, :4], [(torch.zeros(1, CODE), 1.0)], noise) - x
     left, right = change[..., :14], change[..., 18:]
     assert 0.01 < right.square().mean() / left.square().mean() < 0.1
     nn.init.constant_(block.level.bias, -20.0)  # as if nothing were expected
-    change = block(x, [(torch.zeros(1, CODE), 1.0)], noise) - x
+    change = block(x, x[:, :4], [(torch.zeros(1, CODE), 1.0)], noise) - x
     left, right = change[..., :14], change[..., 18:]
     assert right.square().mean() / left.square().mean() == pytest.approx(1, abs=0.2)
+
+
+def test_gates_multiply_channels_where_features_say_so() -> None:
+    torch.manual_seed(0)
+    block = Modulated(16, 4).requires_grad_(False)
+    nn.init.normal_(block.shifts[1].bias)  # type: ignore[arg-type]
+    x, noise = torch.randn(1, 16, 8, 8), torch.zeros(1, 1, 8, 8)
+    seen = torch.zeros(1, 4, 8, 8)
+    seen[:, 0, :, 4:] = 1  # the right half alone
+    styles = [(torch.zeros(1, CODE), 1.0)]
+    first, second = (cast("nn.Conv2d", gate).weight for gate in block.gates)
+    plain = block(x, seen, styles, noise) - x
+    assert torch.equal(block(x, 0 * seen, styles, noise) - x, plain)  # gates begin at 1
+    others = [channel for channel in range(16) if channel != 3]
+    for weight, factor in ((1.0, 2.0), (9.0, MOST_GATE), (-0.5, 0.5), (-9.0, LEAST_GATE)):
+        second[3, 0] = weight
+        change = block(x, seen, styles, noise) - x
+        assert torch.equal(change[..., :4], plain[..., :4])
+        assert torch.equal(change[:, others], plain[:, others])
+        assert torch.allclose(change[:, 3, :, 4:], factor * plain[:, 3, :, 4:], atol=1e-5)
+    nn.init.zeros_(second)
+    nn.init.zeros_(block.shifts[1].bias)  # type: ignore[arg-type]
+    first[:, 0] = -9.0  # what the second convolution gets is a tenth
+    change = block(x, seen, styles, noise) - x
+    assert change[..., 5:].square().mean() < 0.05 * change[..., :3].square().mean()
+
+
+def test_gates_are_made_of_what_the_look_sees_at_each_depth() -> None:
+    net, x = network(), smooth(64, 96)
+    style = net.style(smooth(64, 80, seed=1))
+    calls: list[tuple[Any, ...]] = []
+    for look in range(LOOKS):
+        net.decoder(look).register_forward_pre_hook(lambda _, given: calls.append(given))
+    mask = torch.full((1, 1, 64, 96), 0.5)
+    painted(net, x, [Part(style, mask)], None)
+    assert len(calls) == 4  # of each look: in the style, then in the photo's own
+    for number, seen in ((0, F.avg_pool2d(x, 2)), (1, F.avg_pool2d(x, 2)), (3, x)):
+        for name, features in net.encoder(seen).items():
+            assert torch.allclose(calls[number][1][name], features, atol=1e-5)
+    for name, features in calls[2][1].items():  # of the draft
+        assert not torch.allclose(calls[3][1][name], features, atol=1e-2)
+    for look in range(LOOKS):
+        taken, features, shades, noise = calls[2 * look]
+        change = net.decoder(look)(taken, features, shades, noise)
+        for name in DEPTHS:
+            without = features | {name: 0 * features[name]}
+            other = net.decoder(look)(taken, without, shades, noise)
+            assert (other - change).abs().max() > 1e-4
 
 
 def test_the_code_is_fitted_to_what_both_looks_see() -> None:
@@ -332,7 +384,7 @@ def test_nothing_beyond_the_halo_is_seen() -> None:
     x.requires_grad_()
     decoder = net.decoder(1)
     taken = {name: decoder.take(name, each) for name, each in net.encoder(x).items()}
-    change = decoder(taken, shades, noise)
+    change = decoder(taken, net.encoder(x), shades, noise)
     change[0, :, 144, 144].sum().backward()
     assert x.grad is not None
     seen = torch.nonzero(x.grad.abs().sum((0, 1)))
@@ -490,7 +542,7 @@ def test_files_are_read_back_and_foreign_ones_refused(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="is damaged"):
             FastStyle.load(tmp_path / f"{name}.safetensors")
     older = {key: value for key, value in metadata.items() if key != "form"} | {"looks": "2"}
-    for said in (older, metadata | {"form": "3"}):
+    for said in (older, metadata | {"form": "4"}):
         write_weights(tmp_path / "old.safetensors", Weights(state, said))
         with pytest.raises(WeightsError, match="is of another version of impasto"):
             FastStyle.load(tmp_path / "old.safetensors")

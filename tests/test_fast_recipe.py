@@ -73,6 +73,14 @@ def test_crops_are_enlarged_no_further_than_said() -> None:
         found = crops(ramp, 64, enlarged=enlarged)
         steps = found[..., 1:-1].diff(dim=3).abs().mean((1, 2, 3)) * 255  # px of the picture
         assert 1 / enlarged - 0.01 < steps.min() < 1.15 / enlarged
+        assert 2 < steps.max() < 4.05
+        found = crops(ramp, 64, enlarged=enlarged, smallest=1.0)
+        steps = found[..., 1:-1].diff(dim=3).abs().mean((1, 2, 3)) * 255
+        assert 1 / enlarged - 0.01 < steps.min() < 1.15 / enlarged
+        assert 0.9 < steps.max() < 1.01
+    found = crops(ramp, 64, enlarged=1.0, smallest=2.0)  # more than there can be: as enlarged
+    steps = found[..., 1:-1].diff(dim=3).abs().mean((1, 2, 3)) * 255
+    assert steps.tolist() == pytest.approx([1.0] * 64, abs=0.01)
 
 
 def some(*folders: str, labels: list[int]) -> Pictures:
@@ -152,6 +160,8 @@ def test_a_step_takes_photos_and_styles_from_where_was_said(data: Path, tmp_path
         (["--cut", "300"], "--cut is a multiple of 32 px, not 300"),
         (["--enlarged", "0"], "--enlarged is a number above 0, not 0"),
         (["--enlarged", "nan"], "--enlarged is a number above 0, not nan"),
+        (["--smallest", "-1"], "--smallest is a number from 0 to 1, not -1"),
+        (["--smallest", "nan"], "--smallest is a number from 0 to 1, not nan"),
     ],
 )
 def test_what_cannot_be_trained_ends_in_one_line(
@@ -216,8 +226,23 @@ def test_a_run_takes_the_squares_and_the_enlargement_that_were_said(
 
     monkeypatch.setattr(fast, "crops", watched)
     run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY, "--images", "2"]
-    fast.main([*run, "--out", str(tmp_path / "run"), "--cut", "128", "--enlarged", "1.1"])
-    assert taken == [(128, {"enlarged": 1.1}), (128, {"turned": Options().turned})]
+    fast.main(
+        [
+            *run,
+            "--out",
+            str(tmp_path / "run"),
+            "--cut",
+            "128",
+            "--enlarged",
+            "1.1",
+            "--smallest",
+            "0.7",
+        ]
+    )
+    assert taken == [
+        (128, {"enlarged": 1.1, "smallest": 0.7}),
+        (128, {"turned": Options().turned, "smallest": 0.7}),
+    ]
     assert (tmp_path / "cache" / "style-128.npy").exists()
 
 
@@ -383,6 +408,12 @@ def test_linear_layers_learn_slowly_but_for_those_that_fit(data: Path, tmp_path:
     fit = 3 * options.rate * options.fit
     assert 0.2 * 1.3 * most < steps["fit.2.weight"] < 0.2 * 1.3 * fit
     assert 0.2 * 1.3 * most < steps["sight.weight"] < 0.2 * 1.3 * fit
+    gates = [k for k in steps if ".gates." in k and k.endswith("weight")]
+    assert len(gates) == 16  # of two looks, four blocks and two convolutions
+    opened = 3 * options.rate * options.gates
+    for name in gates:
+        assert 0.2 * 1.3 * 3 * options.rate < steps[name] < 0.2 * 1.3 * opened
+    assert min(steps[f"decoders.{look}.narrow.weight"] for look in range(2)) > 0
 
 
 def test_a_run_learns_is_continued_and_can_be_used(

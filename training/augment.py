@@ -9,7 +9,14 @@ from torch import Tensor
 __all__ = ["crops", "flattened", "in_cells", "in_few_colors", "other_colors"]
 
 
-def crops(x: Tensor, side: int, *, turned: float = 0.0, enlarged: float = 1.2) -> Tensor:
+def crops(
+    x: Tensor,
+    side: int,
+    *,
+    turned: float = 0.0,
+    enlarged: float = 1.2,
+    smallest: float = 0.0,
+) -> Tensor:
     """A random part of each picture, at a random scale, mirrored or not.
 
     Args:
@@ -17,13 +24,17 @@ def crops(x: Tensor, side: int, *, turned: float = 0.0, enlarged: float = 1.2) -
         side: of the result, px.
         turned: the share of the pictures that are also turned, by any angle.
         enlarged: the most that a pixel may grow, in px.
+        smallest: the least that a pixel may become, in px: at 1, marks are at least as large as in
+            the picture, of which a smaller part is seen. At 0, all of the picture may be. No more
+            than `enlarged`.
     """
     N, device = len(x), x.device
     whole = min(x.shape[-2:]) / side  # half a picture's extent is 1; this is 1 px for 1 px
     least = min(1.0, 1 / (enlarged * whole))
     angle = torch.empty(N, device=device).uniform_(-math.pi, math.pi)
     angle = angle * (torch.rand(N, device=device) < turned)
-    most = (1 / (angle.cos().abs() + angle.sin().abs())).clamp(min=least)
+    highest = max(least, min(1.0, 1 / max(smallest * whole, 1e-9)))
+    most = (1 / (angle.cos().abs() + angle.sin().abs())).clamp(min=least, max=highest)
     share = least * (most / least) ** torch.rand(N, device=device)
     flip = torch.randint(0, 2, (N,), device=device) * 2 - 1
     room = (1 - share * (angle.cos().abs() + angle.sin().abs())).clamp(min=0)

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from impasto.average import Average
 from impasto.encoder import Encoder
 from impasto.errors import ImpastoError
+from impasto.fast.decoder import Modulated
 from impasto.fast.network import DEPTHS, FORM, LOOKS, STRIDE, FastNetwork, halved
 from impasto.fast.style import FastStyle
 from impasto.files import atomic_path
@@ -75,7 +76,8 @@ class Options:
         images: pictures to paint.
         batch: pictures per step.
         cut: the side of the squares that pictures are cut to and kept at, px, a multiple of 32; at
-            most twice `side`, or fine detail aliases. Smaller pictures are enlarged to it.
+            most twice `side`, or fine detail aliases, unless `smallest` is 1. Smaller pictures are
+            enlarged to it.
         side: of the pictures, px, a multiple of 32.
         late_side: of the pictures in the last part of the run, px, likewise.
         late: the share of the run from which on they have that side, and the rate falls.
@@ -84,11 +86,15 @@ class Options:
             their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
         fit: the rate of the layers that fit a style's code to a photo, likewise. The last of them
             begins at 0: at the rate of the others nothing comes of it in hundreds of steps.
+        gates: the rate of the last layers that make gates, which begin at 0 as well, likewise.
         photos: how often a photo comes from which folder; see `chances`.
         styles: how often a style does.
         enlarged: the most px that a pixel of a photo's square becomes: at 512 px many photos have
             no finer detail. Styles become 1.2 at most, where the square is as large as the picture:
             more would teach the network to blur.
+        smallest: the least px that a pixel of a square becomes, at most 1; see `crops`. At 1, parts
+            of 256 px of squares of 512 px have the marks of 512 px and cost a quarter: so more
+            pairs are seen.
         style: weight of the style loss, that of content being 1.
         draft: weight of the draft's losses.
         moments: weight of means and deviations.
@@ -112,9 +118,11 @@ class Options:
     rate: float = 5e-4
     linear: float = 0.3
     fit: float = 5.0
+    gates: float = 5.0
     photos: str = "photos=93,paintings=3,landscapes=2,textures=1,drawn=1"
     styles: str = "drawn=50,textures=22,paintings=14,photos=10,landscapes=4"
     enlarged: float = 1.7
+    smallest: float = 0.0
     style: float = OBJECTIVE.style_weight
     draft: float = 0.3
     moments: float = 0.1
@@ -243,6 +251,9 @@ class Recipe:
         }
         for layers in (self.net.sight, self.net.fit):
             shares |= dict.fromkeys(layers.parameters(), options.fit)
+        for module in self.net.modules():
+            if isinstance(module, Modulated):
+                shares |= dict.fromkeys(module.gates.parameters(), options.gates)
         last = {self.net.decoder(look).out.conv.weight for look in range(LOOKS)}
         matrices = [p for p in shares if p.ndim > 1 and p not in last]
         others = [p for p in shares if p.ndim == 1 or p in last]
@@ -262,8 +273,9 @@ class Recipe:
         side = options.side if at.done < options.late else options.late_side
         photos, _ = self.pictures.take(torch.multinomial(self.photo_chances, N, True), at.device)
         styles, _ = self.pictures.take(torch.multinomial(self.style_chances, N, True), at.device)
-        photos = crops(photos, side, enlarged=options.enlarged)
-        styles = other_colors(crops(styles, side, turned=options.turned), options.recolored)
+        photos = crops(photos, side, enlarged=options.enlarged, smallest=options.smallest)
+        styles = crops(styles, side, turned=options.turned, smallest=options.smallest)
+        styles = other_colors(styles, options.recolored)
         styles = flattened(styles, options.flat)
         own = torch.rand(N, device=at.device) < options.own
         styles = torch.where(own[:, None, None, None], photos, styles)
@@ -398,6 +410,8 @@ def _run(given: Namespace) -> None:
     options = chosen(given, Options)
     if options.cut < STRIDE or options.cut % STRIDE:
         raise ImpastoError(f"--cut is a multiple of {STRIDE} px, not {options.cut}")
+    if not 0 <= options.smallest <= 1:
+        raise ImpastoError(f"--smallest is a number from 0 to 1, not {options.smallest}")
     if not 0 < options.enlarged < math.inf:
         raise ImpastoError(f"--enlarged is a number above 0, not {options.enlarged}")
     place = begin(given)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from impasto.fast.maps import Affine, Share, mapped
 
-__all__ = ["CODE", "Convolution", "Decoder", "Shade", "doubled"]
+__all__ = ["CODE", "Convolution", "Decoder", "Modulated", "Shade", "doubled"]
 
 CODE: Final = 256
 """Length of the code of a style."""
@@ -18,6 +18,16 @@ LEVEL_SHARE: Final = 0.7
 """Features are divided, before they are modulated, by the root of this share of a level that the
 code says, and for the rest of their own mean square. By their own alone, as in Karras et al. 2018,
 section 4.2, all places would be alike; so they keep some of their differences."""
+
+LEAST_GATE: Final = 0.1
+"""By how much a gate multiplies a channel at least."""
+
+MOST_GATE: Final = 4.0
+"""By how much at most."""
+
+NARROW: Final = 48
+"""Of how many mixes of their channels the gates at 1/8 are made: of all 256, they would be a
+sixteenth of all weights."""
 
 Shade = tuple[Tensor, Share]
 """A code, `(N, CODE)`, and how much it counts: of a style, fitted to a photo."""
@@ -49,13 +59,16 @@ class Convolution(nn.Module):
 class Modulated(nn.Module):
     """Noise, and two 3×3 convolutions that the style modulates, beside their input.
 
-    Both get features of about the same size; see `LEVEL_SHARE`.
+    Both get features of about the same size; see `LEVEL_SHARE`. After each, a gate multiplies every
+    channel at every place, as the encoder's features there say: as a gradient that comes back
+    through the encoder is multiplied by which of its ReLUs are open.
 
     Args:
         channels: in and out.
+        seen: channels of what gates are made of.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, seen: int) -> None:
         super().__init__()
         convs = [nn.Conv2d(channels, channels, 3) for _ in range(2)]
         self.convs = nn.ModuleList(convs)
@@ -63,6 +76,9 @@ class Modulated(nn.Module):
         self.shifts = nn.ModuleList(nn.Linear(CODE, channels) for _ in range(2))
         self.noise = nn.Linear(CODE, channels)
         self.level = nn.Linear(CODE, 1)
+        self.gates = nn.ModuleList(nn.Conv2d(seen, channels, 1) for _ in range(2))
+        for parameter in self.gates.parameters():
+            nn.init.zeros_(parameter)
         for conv in convs:
             nn.init.kaiming_normal_(conv.weight, 0.2)
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
@@ -70,16 +86,30 @@ class Modulated(nn.Module):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, x: Tensor, styles: Sequence[Shade], noise: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor, styles: Sequence[Shade], noise: Tensor) -> Tensor:
+        """What becomes of `x`.
+
+        Args:
+            x: `(N, channels, h, w)`.
+            seen: what gates are made of, `(N, seen, h, w)`.
+            styles: see `Shade`.
+            noise: `(1, 1, h, w)`.
+
+        Returns:
+            The shape of `x`.
+        """
         energy = x.float().square().mean(1, keepdim=True) + 1e-4
         level = _mixed(self.level, styles).float().exp()
         scale = torch.rsqrt(LEVEL_SHARE * level + (1 - LEVEL_SHARE) * energy)
         noise = noise * (scale * energy.sqrt()).to(x.dtype)  # in proportion to the features
         y: Tensor = x * scale.to(x.dtype) + noise * _mixed(self.noise, styles)
-        for conv, gain, shift in zip(self.convs, self.gains, self.shifts, strict=True):
+        for conv, gain, shift, gate in zip(
+            self.convs, self.gains, self.shifts, self.gates, strict=True
+        ):
             y = y * (1 + _mixed(gain, styles))
             y = conv(F.pad(y, (1, 1, 1, 1), mode="replicate"))
             y = F.leaky_relu(y + _mixed(shift, styles), 0.2)
+            y = y * (1 + gate(seen)).clamp_(LEAST_GATE, MOST_GATE)
         return x + y
 
 
@@ -106,11 +136,12 @@ class Decoder(nn.Module):
         self.take_eighth = nn.Conv2d(channels["eighth"], eighth, 1)
         self.take_quarter = nn.Conv2d(channels["quarter"], quarter, 1)
         self.take_half = nn.Conv2d(channels["half"], half, 1)
-        self.at_eighth = nn.ModuleList(Modulated(eighth) for _ in range(2))
+        self.narrow = nn.Conv2d(channels["eighth"], NARROW, 1)
+        self.at_eighth = nn.ModuleList(Modulated(eighth, NARROW) for _ in range(2))
         self.to_quarter = nn.Conv2d(eighth, quarter, 1)
-        self.at_quarter = Modulated(quarter)
+        self.at_quarter = Modulated(quarter, channels["quarter"])
         self.to_half = nn.Conv2d(quarter, half, 1)
-        self.at_half = Modulated(half)
+        self.at_half = Modulated(half, channels["half"])
         self.to_full = nn.Conv2d(half, full, 1)
         self.at_full = Convolution(full, full)
         self.out = Convolution(full, 3, active=False)
@@ -127,17 +158,25 @@ class Decoder(nn.Module):
     def forward(
         self,
         taken: Mapping[str, Tensor],
+        features: Mapping[str, Tensor],
         styles: Mapping[str, Sequence[Shade]],
         noise: Mapping[str, Tensor],
     ) -> Tensor:
-        """The change, `(N, 3, H, W)`, from what was taken, shades and noise at each depth."""
-        x = taken["eighth"]
+        """The change, `(N, 3, H, W)`.
+
+        Args:
+            taken: what `take` made of the features, by depth.
+            features: as the encoder gave them, of which gates are made, by depth.
+            styles: shades, by depth.
+            noise: `(1, 1, h, w)`, by depth.
+        """
+        x, seen = taken["eighth"], self.narrow(features["eighth"])
         for block in self.at_eighth:
-            x = block(x, styles["eighth"], noise["eighth"])
+            x = block(x, seen, styles["eighth"], noise["eighth"])
         x = doubled(self.to_quarter(x)) + taken["quarter"]
-        x = self.at_quarter(x, styles["quarter"], noise["quarter"])
+        x = self.at_quarter(x, features["quarter"], styles["quarter"], noise["quarter"])
         x = doubled(self.to_half(x)) + taken["half"]
-        x = self.at_half(x, styles["half"], noise["half"])
+        x = self.at_half(x, features["half"], styles["half"], noise["half"])
         change: Tensor = self.out(self.at_full(doubled(self.to_full(x))))
         return 1.5 * torch.tanh(change / 1.5)
 

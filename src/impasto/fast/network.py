@@ -20,7 +20,8 @@
 - The decoders' convolutions are modulated by a code of the style (Karras et al. 2020, section 2.2),
   which chooses among their filters, as the gains of conditional normalisation do (Dumoulin et al.
   2017). Coloured features no longer say how much there was of what; so the code is fitted to the
-  photo by the moments of what the first look saw, and of what this one sees. A little noise, as
+  photo by the moments of what the first look saw, and of what this one sees. Gates, made of the
+  encoder's features, let more or less of every channel through at each place. A little noise, as
   much as the style asks for and in proportion to the features, gives strokes a place to begin.
 
 All that depends on the whole photo are its statistics: of its colours, and of the features of both
@@ -57,10 +58,10 @@ DEPTHS: Final = {"half": "relu2_1", "quarter": "relu3_1", "eighth": "relu4_1"}
 LOOKS: Final = 2
 """How often a picture is looked at: at half the size, then in full."""
 
-FORM: Final = "4"
+FORM: Final = "5"
 """What a file of weights says it is for. The first form looked once; of the second the first look
 saw recoloured pixels; of the third a code was of the style alone, and features were
-divided by nothing but their own size."""
+divided by nothing but their own size; in the fourth there were no gates."""
 
 SIGHT: Final = 64
 """How many numbers tell how the moments of what a look sees compare with the style's."""
@@ -311,7 +312,7 @@ class FastNetwork(nn.Module):
             taken[name] = decoder.take(name, x, [turn], [1.0])
         code = self.modulation(style.colors, glance, first, seen)
         shades = {name: [(code, 1.0)] for name in DEPTHS}
-        change: Tensor = decoder(taken, shades, self.noises(taken))
+        change: Tensor = decoder(taken, features, shades, self.noises(taken))
         return blurred(base) + change
 
     def noises(

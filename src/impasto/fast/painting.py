@@ -321,7 +321,7 @@ class _Work:
             if self.own is not None:
                 shades[name].append((self.own, 1 - sum(shares)))
         noise = self.net.noises(taken, (tile.seen[0], tile.seen[1]))
-        change: Tensor = decoder(taken, shades, noise)
+        change: Tensor = decoder(taken, seen.features, shades, noise)
         painted = blurred(seen.base) + change
         if self.own is None:
             return seen.base, painted
@@ -331,7 +331,7 @@ class _Work:
         features = seen.features if look == 0 else self.net.encoder(photo)
         taken = {name: decoder.take(name, x) for name, x in features.items()}
         own = {name: [(self.own, 1.0)] for name in DEPTHS}
-        kept: Tensor = blurred(photo) + decoder(taken, own, noise)
+        kept: Tensor = blurred(photo) + decoder(taken, features, own, noise)
         left = 1 - sum(self._shares(seen.view.masks, 0))
         return seen.base, painted + left * (photo - kept)
 
