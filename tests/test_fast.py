@@ -53,9 +53,9 @@ def network(seed: int = 0) -> FastNetwork:
     for module in net.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.05)
-        if isinstance(module, Modulated):
-            for gate in module.gates:
-                nn.init.normal_(gate.weight, std=0.1)  # type: ignore[arg-type]
+    for name, parameter in net.named_parameters():
+        if ".gates." in name:
+            nn.init.normal_(parameter, std=0.01)  # as large as they are learnt
     return net
 
 
