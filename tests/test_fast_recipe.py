@@ -226,19 +226,8 @@ def test_a_run_takes_the_squares_and_the_enlargement_that_were_said(
 
     monkeypatch.setattr(fast, "crops", watched)
     run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY, "--images", "2"]
-    fast.main(
-        [
-            *run,
-            "--out",
-            str(tmp_path / "run"),
-            "--cut",
-            "128",
-            "--enlarged",
-            "1.1",
-            "--smallest",
-            "0.7",
-        ]
-    )
+    run += ["--out", str(tmp_path / "run"), "--cut", "128"]
+    fast.main([*run, "--enlarged", "1.1", "--smallest", "0.7"])
     assert taken == [
         (128, {"enlarged": 1.1, "smallest": 0.7}),
         (128, {"turned": Options().turned, "smallest": 0.7}),
