@@ -133,13 +133,16 @@ def test_the_transform_gives_features_the_styles_covariance() -> None:
     matrix = transfer_matrix(own, aim, room=room)
     turned = statistics(Affine(matrix, own.mean, aim.mean)(x))
     assert torch.allclose(turned.mean, aim.mean, atol=1e-3)
-    floor = room * (own.covariance[0].trace() + aim.covariance[0].trace()) / 48 * torch.eye(24)
+    least, raised = (
+        room * sum(each.covariance[0].trace() for each in some) / (24 * len(some)) * torch.eye(24)
+        for some in ((own, aim), (aim,))
+    )
     C, S = (
         (1 - SHRINK) * each.covariance + SHRINK * torch.diag_embed(each.covariance[0].diag())[None]
         for each in (own, aim)
     )
-    reached = matrix @ (C + floor) @ matrix.mT
-    assert (reached - S - floor).norm() < 1e-3 * S.norm()
+    reached = matrix @ (C + least) @ matrix.mT
+    assert (reached - S - raised).norm() < 1e-3 * S.norm()
     assert (turned.covariance - aim.covariance).norm() < 0.5 * aim.covariance.norm()
     itself = transfer_matrix(own, own)
     assert torch.allclose(itself, torch.eye(24)[None], atol=2e-3)
@@ -191,6 +194,19 @@ def _at(values: Tensor) -> Tensor:
     return values[..., None, None]
 
 
+def test_the_root_of_a_style_is_found_once() -> None:
+    found = statistics(torch.rand(1, 8, 9, 9))
+    with torch.inference_mode():
+        quick = found.root(0.02, 0.25)
+        assert found.root(0.02, 0.25) is quick
+    usual = found.root(0.02, 0.25)
+    assert not usual.is_inference()
+    assert torch.equal(usual, quick)
+    assert not torch.allclose(found.root(0.02, 0.0), usual)
+    learnt = statistics(torch.rand(1, 8, 9, 9, requires_grad=True))
+    assert learnt.root(0.02, 0.25) is not learnt.root(0.02, 0.25)  # its graph serves once
+
+
 def test_a_grey_style_takes_colour_away() -> None:
     grey = torch.rand(1, 1, 32, 32).expand(1, 3, 32, 32)
     colored = smooth(64, 64)
@@ -230,14 +246,22 @@ def test_the_first_look_sees_the_photo_the_second_the_draft() -> None:
     net, x = network(), smooth(64, 96)
     style = net.style(smooth(64, 80, seed=1))
     seen: list[Tensor] = []
-    net.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    layers = net.encoder.layers
+
+    def watched(pixels: Tensor, wanted: Any) -> dict[str, Tensor]:
+        seen.append(pixels)
+        return layers(pixels, wanted)
+
+    net.encoder.layers = watched  # type: ignore[method-assign, assignment]
     for work in (lambda: net(x, style), lambda: painted(net, x, [Part(style)], None)):
         seen.clear()
         work()
-        assert len(seen) == 2
+        assert len(seen) == 3  # between the looks the draft is, for its step
         assert torch.allclose(seen[0], F.avg_pool2d(x, 2))
-        assert seen[1].shape == x.shape
-        assert (seen[1] - x).abs().mean() > 0.02
+        assert seen[1].shape == seen[0].shape
+        assert (seen[1] - seen[0]).abs().mean() > 0.02
+        assert seen[2].shape == x.shape
+        assert (seen[2] - x).abs().mean() > 0.02
 
 
 @pytest.mark.parametrize("size", [(230, 341), (63, 95)])  # 63 and 95 end in half a pixel
@@ -255,7 +279,7 @@ def test_a_picture_in_tiles_is_the_picture_at_once(size: tuple[int, int]) -> Non
         whole = painted(net, x, parts, None, amount)
         assert whole.isfinite().all()
         for side in (32, 128):
-            assert (painted(net, x, parts, side, amount) - whole).abs().max() < 0.02 / 255
+            assert (painted(net, x, parts, side, amount) - whole).abs().max() < 0.05 / 255
 
 
 def test_what_is_faint_is_painted_less() -> None:

@@ -397,6 +397,7 @@ def test_linear_layers_learn_slowly_but_for_those_that_fit(data: Path, tmp_path:
     fit = 3 * options.rate * options.fit
     assert 0.2 * 1.3 * most < steps["fit.2.weight"] < 0.2 * 1.3 * fit
     assert 0.2 * 1.3 * most < steps["sight.weight"] < 0.2 * 1.3 * fit
+    assert 0.2 * 1.3 * most < steps["descent.lengths.weight"] < 0.2 * 1.3 * fit
     gates = [k for k in steps if ".gates." in k and k.endswith("weight")]
     assert len(gates) == 16  # of two looks, four blocks and two convolutions
     opened = 3 * options.rate * options.gates

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from impasto.fast.maps import Affine, Share, mapped
 
-__all__ = ["CODE", "Convolution", "Decoder", "Modulated", "Shade", "doubled"]
+__all__ = ["CODE", "Convolution", "Decoder", "Modulated", "Shade", "doubled", "mixed"]
 
 CODE: Final = 256
 """Length of the code of a style."""
@@ -99,21 +99,31 @@ class Modulated(nn.Module):
             The shape of `x`.
         """
         energy = x.float().square().mean(1, keepdim=True) + 1e-4
-        level = _mixed(self.level, styles).float().exp()
+        level = mixed(self.level, styles).float().exp()
         scale = torch.rsqrt(LEVEL_SHARE * level + (1 - LEVEL_SHARE) * energy)
         noise = noise * (scale * energy.sqrt()).to(x.dtype)  # in proportion to the features
-        y: Tensor = x * scale.to(x.dtype) + noise * _mixed(self.noise, styles)
+        y: Tensor = x * scale.to(x.dtype) + noise * mixed(self.noise, styles)
         for conv, gain, shift, gate in zip(
             self.convs, self.gains, self.shifts, self.gates, strict=True
         ):
-            y = y * (1 + _mixed(gain, styles))
-            y = conv(F.pad(y, (1, 1, 1, 1), mode="replicate"))
-            y = F.leaky_relu(y + _mixed(shift, styles), 0.2)
+            assert isinstance(conv, nn.Conv2d)
+            y = _modulated(conv, y, 1 + mixed(gain, styles), mixed(shift, styles))
             y = y * (1 + gate(seen)).clamp_(LEAST_GATE, MOST_GATE)
         return x + y
 
 
-def _mixed(linear: nn.Module, styles: Sequence[Shade]) -> Tensor:
+def _modulated(conv: nn.Conv2d, x: Tensor, gains: Tensor, shifts: Tensor) -> Tensor:
+    """A convolution of `x` times the gains, plus the shifts, and its leaky ReLU."""
+    if gains.numel() > gains.shape[1]:  # they differ from picture to picture, or place to place
+        y = conv(F.pad(x * gains, (1, 1, 1, 1), mode="replicate")) + shifts
+    else:
+        assert conv.bias is not None
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")  # weights are cheaper to multiply
+        y = F.conv2d(x, conv.weight * gains.to(x.dtype), conv.bias + shifts.flatten())
+    return F.leaky_relu_(y, 0.2)
+
+
+def mixed(linear: nn.Module, styles: Sequence[Shade]) -> Tensor:
     """What a layer makes of the codes, each as much as it counts where it counts."""
     code, weight = styles[0]
     total: Tensor = linear(code)[..., None, None] * weight

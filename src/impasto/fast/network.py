@@ -1,7 +1,7 @@
 """The network that paints in one pass: recolour, then two looks, at half the size and in full.
 
-    photo ─┬─ ½ ────── look ─ what it changed, twice as large ─┐
-           └─ recolour ─────────────────────────────────────── + ─ look ─ painted
+    photo ─┬─ ½ ────── look ─ step ─ what they changed, twice as large ─┐
+           └─ recolour ──────────────────────────────────────────────── + ─ look ─ painted
 
     a look:  pixels ─ encoder ─┬─ relu2_1, 1/2 ─ transform ──────────────┐
                                ├─ relu3_1, 1/4 ─ transform ─────┐        │
@@ -10,9 +10,10 @@
 - The pixels get the mean and covariance of the style's colours first, in closed form: so the whole
   palette arrives, and the network spends nothing on it.
 - The first look sees the photo as it is: what is not yet painted has most of its content. It paints
-  a draft at half the size, which is compared with the style at half of its own. What that changed
-  of the recoloured photo is added to it; so the photo's fine contours are still there when the
-  second look sees what the draft lacks of the style, and paints that.
+  a draft at half the size, which is compared with the style at half of its own. A step along the
+  objective's gradient corrects in the draft what could not be foreseen (`impasto.fast.descent`).
+  What both changed of the recoloured photo is added to it; so the photo's fine contours are still
+  there when the second look sees what the draft lacks of the style, and paints that.
 - The encoder is the one that the losses look with (`impasto.encoder`), frozen. At three depths the
   features are whitened and coloured with the style's covariance (Li et al. 2017). What the decoder
   makes of them is added to the pixels that the look changes, blurred: the recoloured ones, then
@@ -25,7 +26,8 @@
   much as the style asks for and in proportion to the features, gives strokes a place to begin.
 
 All that depends on the whole photo are its statistics: of its colours, and of the features of both
-looks. Once they are gathered, over tiles, every pixel depends on its own neighbourhood alone.
+looks and of the draft. Once they are gathered, over tiles, every pixel depends on its own
+neighbourhood alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +40,8 @@ from torch import Tensor, nn
 
 from impasto.encoder import Encoder
 from impasto.fast.decoder import CODE, Convolution, Decoder, doubled
+from impasto.fast.descent import KEPT, TAKEN, Descent, Seeds, energy, pulls
+from impasto.fast.frozen import DEPTHS, Frozen
 from impasto.fast.maps import Affine
 from impasto.fast.statistics import Statistics, blend, statistics
 
@@ -52,16 +56,14 @@ __all__ = [
     "padded",
 ]
 
-DEPTHS: Final = {"half": "relu2_1", "quarter": "relu3_1", "eighth": "relu4_1"}
-"""Where features are transformed: their resolution, and the encoder's layer."""
-
 LOOKS: Final = 2
 """How often a picture is looked at: at half the size, then in full."""
 
-FORM: Final = "5"
+FORM: Final = "6"
 """What a file of weights says it is for. The first form looked once; of the second the first look
 saw recoloured pixels; of the third a code was of the style alone, and features were
-divided by nothing but their own size; in the fourth there were no gates."""
+divided by nothing but their own size; in the fourth there were no gates, in the fifth drafts stayed
+as they were painted."""
 
 SIGHT: Final = 64
 """How many numbers tell how the moments of what a look sees compare with the style's."""
@@ -106,10 +108,12 @@ class StyleCode:
     Attributes:
         colors: of its pixels, 3 channels.
         glances: of each look: of the style at half its size, and in full.
+        aims: of the features that a draft's step compares, by layer, at half its size.
     """
 
     colors: Statistics
     glances: tuple[Glance, ...]
+    aims: Mapping[str, Statistics]
 
     @classmethod
     def blended(cls, codes: Sequence["StyleCode"], weights: Sequence[float]) -> "StyleCode":
@@ -123,47 +127,16 @@ class StyleCode:
         return cls(
             blend([code.colors for code in codes], weights),
             tuple(Glance.blended(parts, weights) for parts in looks),
+            {name: blend([code.aims[name] for code in codes], weights) for name in TAKEN},
         )
 
     def with_coarse(self, coarse: "StyleCode") -> "StyleCode":
         """The fine texture and the colours of this style, with the strokes of another."""
         first, second = coarse.glances  # what the first one sees is all coarser than block 2
         fine = {"half": self.glances[1].depths["half"]}
-        return StyleCode(self.colors, (first, Glance({**second.depths, **fine}, second.deep)))
-
-
-class Frozen(nn.Module):
-    """The first four blocks of an encoder as a module that can be exported; it has no parameters.
-
-    Args:
-        encoder: whose weights it takes; with average pooling and replicated borders.
-    """
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.name, self.sha256 = encoder.name, encoder.sha256
-        self.channels = {name: encoder.plan.channels[layer] for name, layer in DEPTHS.items()}
-        self._layers: list[str] = []
-        for layer, weight, bias in encoder.convolutions(DEPTHS["eighth"]):
-            self._layers.append(layer)
-            self.register_buffer(f"{layer}_weight", weight, persistent=False)
-            self.register_buffer(f"{layer}_bias", bias, persistent=False)
-        for name, values in (("mean", encoder.plan.mean), ("std", encoder.plan.std)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        x = (x - self.get_buffer("mean")) / self.get_buffer("std")
-        found = {}
-        names = {layer: name for name, layer in DEPTHS.items()}
-        for layer in self._layers:
-            if layer.endswith("_1") and layer != self._layers[0]:
-                x = F.avg_pool2d(x, 2)
-            x = F.pad(x, (1, 1, 1, 1), mode="replicate")
-            weight, bias = self.get_buffer(f"{layer}_weight"), self.get_buffer(f"{layer}_bias")
-            x = F.conv2d(x, weight, bias).relu_()
-            if layer in names:
-                found[names[layer]] = x
-        return found
+        glances = (first, Glance({**second.depths, **fine}, second.deep))
+        aims = {**coarse.aims, "relu1_2": self.aims["relu1_2"]}  # of half the size: like block 2
+        return StyleCode(self.colors, glances, aims)
 
 
 class FastNetwork(nn.Module):
@@ -187,6 +160,7 @@ class FastNetwork(nn.Module):
         self.encoder = Frozen(encoder)
         channels = self.encoder.channels
         self.decoders = nn.ModuleList(Decoder(channels, widths) for _ in range(LOOKS))
+        self.descent = Descent()
         self.deep = nn.Sequential(
             Convolution(channels["eighth"], 192, stride=2), Convolution(192, CODE)
         )
@@ -222,8 +196,13 @@ class FastNetwork(nn.Module):
         self, picture: Tensor, features: Mapping[str, Tensor], weight: Tensor | None = None
     ) -> StyleCode:
         """The same for a picture whose features are known."""
-        small = self._glance(self.encoder(halved(picture)), weight)
-        return StyleCode(self._statistics(picture, weight), (small, self._glance(features, weight)))
+        found = self.encoder.layers(halved(picture), {*DEPTHS.values(), *TAKEN})
+        small = {name: found[layer] for name, layer in DEPTHS.items()}
+        return StyleCode(
+            self._statistics(picture, weight),
+            (self._glance(small, weight), self._glance(features, weight)),
+            {name: self._statistics(found[name], weight) for name in TAKEN},
+        )
 
     def _glance(self, features: Mapping[str, Tensor], weight: Tensor | None) -> Glance:
         found = {name: self._statistics(x, weight) for name, x in features.items()}
@@ -282,27 +261,33 @@ class FastNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Both looks: the draft, `(N, 3, H/2, W/2)`, and what `forward` gives.
 
-        The draft may be outside of [0, 1] as well. For the rest see `forward`.
+        The draft is that after its step, and may be outside of [0, 1] as well. For the rest see
+        `forward`.
         """
         own = self._statistics(photo, weight)
         base = Affine.recoloring(own, style.colors)(photo).clamp(0, 1)
         small = halved(base)
-        features = self.encoder(halved(photo))
+        found = self.encoder.layers(halved(photo), {*DEPTHS.values(), *KEPT})
+        features = {name: found[layer] for name, layer in DEPTHS.items()}
         first = {name: self._statistics(x, weight) for name, x in features.items()}
-        draft = self._painted(0, features, first, first, small, style)
+        code = self.modulation(style.colors, style.glances[0], first, first)
+        draft = self._painted(0, features, first, small, style, code)
+        kept = {name: found[name] for name in KEPT}
+        draft = draft + self._step(draft.detach(), kept, style, code, weight)
         second = base + doubled(draft - small)
         features = self.encoder(second)
         seen = {name: self._statistics(x, weight) for name, x in features.items()}
-        return draft, self._painted(1, features, first, seen, second, style)
+        code = self.modulation(style.colors, style.glances[1], first, seen)
+        return draft, self._painted(1, features, seen, second, style, code)
 
     def _painted(
         self,
         look: int,
         features: Mapping[str, Tensor],
-        first: Mapping[str, Statistics],
         seen: Mapping[str, Statistics],
         base: Tensor,
         style: StyleCode,
+        code: Tensor,
     ) -> Tensor:
         """What a look makes of `base` with the features of what it sees."""
         glance, decoder = style.glances[look], self.decoder(look)
@@ -310,10 +295,28 @@ class FastNetwork(nn.Module):
         for name, x in features.items():
             turn = Affine.between(seen[name], glance.depths[name])
             taken[name] = decoder.take(name, x, [turn], [1.0])
-        code = self.modulation(style.colors, glance, first, seen)
         shades = {name: [(code, 1.0)] for name in DEPTHS}
         change: Tensor = decoder(taken, features, shades, self.noises(taken))
         return blurred(base) + change
+
+    def _step(
+        self,
+        draft: Tensor,
+        kept: Mapping[str, Tensor],
+        style: StyleCode,
+        code: Tensor,
+        weight: Tensor | None,
+    ) -> Tensor:
+        """A step downhill from a draft; see `impasto.fast.descent`."""
+        with torch.no_grad():  # it is used, and not learnt from
+            found = self.encoder.everything(draft)
+            own = {name: self._statistics(found[name], weight) for name in TAKEN}
+            energies = {name: self._statistics(energy(x), weight) for name, x in kept.items()}
+            shares = {name: [1.0] for name in TAKEN}
+            seeds = Seeds(kept, energies, [pulls(own, style.aims)], shares)
+            gradient = self.encoder.gradient(found, seeds)
+        step: Tensor = self.descent(gradient.float(), [(code, 1.0)])
+        return step
 
     def noises(
         self, features: Mapping[str, Tensor], at: tuple[int, int] = (0, 0)

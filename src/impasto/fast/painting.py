@@ -1,10 +1,10 @@
 """Painting a photo of any size: what depends on all of it first, then tile by tile.
 
 What a pixel becomes depends on its neighbourhood, and on the whole photo only through statistics:
-of its colours, and of the features of both looks. So a photo is gone through for its colours, and
-then for each look two or three times, each time in tiles with a halo as wide as a look sees; what
-the first look changes is kept, at half the size. The result is that of one tile as large as the
-photo, but for rounding.
+of its colours, and of the features of both looks and of the draft. So a photo is gone through for
+its colours, then for each look two or three times, and between them twice for the draft's step,
+each time in tiles with a halo as wide as is seen; what the draft changes is kept, at half the size.
+The result is that of one tile as large as the photo, but for rounding.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.errors import SettingsError
-from impasto.fast.decoder import doubled
+from impasto.fast.descent import KEPT, TAKEN, Seeds, energy, pulls, stride_of
+from impasto.fast.drafts import Draft
 from impasto.fast.maps import Affine, Share, mapped
 from impasto.fast.network import (
     DEPTHS,
@@ -27,17 +28,13 @@ from impasto.fast.network import (
     blurred,
     halved,
 )
-from impasto.fast.statistics import Sums, statistics
+from impasto.fast.statistics import Statistics, Sums, statistics
 from impasto.fast.tiles import Tile, area, cut, tiles
 
 __all__ = ["Done", "Part", "paint"]
 
-FINE: Final = 8192
-"""Of how many parts of the range a draft's change is kept as a number of 16 bits, for a photo in
-tiles: half the bytes of float32, and 0.02 of an 8-bit level."""
-
-MOST: Final = 3 * FINE
-"""The largest such number: what a draft changes by more than 3 is cut off."""
+STEP_DEPTHS: Final = {name: stride_of(name).bit_length() - 1 for name in TAKEN}
+"""How often a layer that a draft's step compares is halved."""
 
 FAINTEST: Final = 1e-6
 """A mask that is below it everywhere is taken for 0."""
@@ -79,36 +76,6 @@ class Done(NamedTuple):
     share: float
 
 
-class _Draft:
-    """What the first look changed, at half the size; see `FINE`.
-
-    Args:
-        height: of the draft, px.
-        width: likewise.
-        exact: whether to keep it in float32, as it is.
-    """
-
-    def __init__(self, height: int, width: int, *, exact: bool) -> None:
-        self._change = torch.empty(
-            (1, 3, height, width), dtype=torch.float32 if exact else torch.int16
-        )
-
-    def put(self, tile: Tile, change: Tensor) -> None:
-        """Keeps the change of a tile."""
-        if self._change.dtype == torch.int16:
-            change = (change * FINE).round().clamp(-MOST, MOST)
-        self._change[..., tile.top : tile.bottom, tile.left : tile.right] = change
-
-    def enlarged(self, seen: tuple[int, int, int, int], device: torch.device) -> Tensor:
-        """The change in this part of the photo, at its full size: `Tile.seen`."""
-        top, left, bottom, right = (edge // 2 for edge in seen)
-        above, before = min(top, 1), min(left, 1)  # neighbours, between which is interpolated
-        part = self._change[..., top - above : bottom + 1, left - before : right + 1].to(device)
-        whole = doubled(part.float() / FINE if part.dtype == torch.int16 else part)
-        rows, columns = slice(2 * above, 2 * (above + bottom - top)), 2 * before
-        return whole[..., rows, columns : columns + 2 * (right - left)]
-
-
 @dataclass(frozen=True)
 class _View:
     """What is read for one tile of a look, at its scale: `Tile.seen`.
@@ -136,11 +103,30 @@ class _Seen:
         base: the pixels that the look changes: in the styles' colours, and as the look before left
             them.
         features: of what it sees: the first look of the photo, the second of `base`.
+        kept: features of the photo that the draft's step is to keep, by layer; none in the second.
     """
 
     view: _View
     base: Tensor
     features: Mapping[str, Tensor]
+    kept: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Drafted:
+    """A tile of the draft.
+
+    Attributes:
+        view: what was read of the photo.
+        pixels: of the draft, `(1, 3, h, w)`.
+        features: of these, at all layers of the encoder.
+        kept: see `_Seen`.
+    """
+
+    view: _View
+    pixels: Tensor
+    features: dict[str, Tensor]
+    kept: Mapping[str, Tensor]
 
 
 class _Work:
@@ -163,14 +149,19 @@ class _Work:
         whole = [-(-n // STRIDE) * STRIDE for n in size]
         self.tiles = list(tiles(*size, side))
         self.half_tiles = list(tiles(whole[0] // 2, whole[1] // 2, side, STRIDE // 2))
-        self.draft = _Draft(whole[0] // 2, whole[1] // 2, exact=len(self.tiles) == 1)
+        half = (whole[0] // 2, whole[1] // 2)
+        self.draft = Draft(*half, exact=True)
+        self.stepped = Draft(*half, exact=len(self.tiles) == 1)
+        self.energies = {name: Sums() for name in KEPT}
+        self.only: _Seen | None = None  # what the first look saw, if in one tile
 
     def run(self, write: Write) -> Iterator[Done]:
         """Paints; yields how far it is."""
         passes = 3 if self._keeps_own() else 2
         looked = [*self.tiles, *self.half_tiles]
-        steps = len(self.tiles) + passes * len(looked)
+        steps = len(self.tiles) + passes * len(looked) + 2 * len(self.half_tiles)
         total = COLORS * sum(map(area, self.tiles)) + passes * sum(map(area, looked))
+        total += 2 * sum(map(area, self.half_tiles))
         done = 0.0
         for step, work in enumerate(self._steps(write), 1):
             done += work
@@ -184,6 +175,8 @@ class _Work:
             if made is not None:
                 base, painted = made
                 self.draft.put(tile, cut(painted - base, tile))
+            yield area(tile)
+        for tile in self._descend():
             yield area(tile)
         for tile, made in self._look(1, 1, self.tiles):
             if made is not None:
@@ -222,9 +215,73 @@ class _Work:
             if len(tiled) > 1:
                 seen = None  # too large to be kept; one tile is not looked at twice
             yield tile, None
+        if look == 0:
+            self.only = seen
         self._aim(look, depths)
         for tile in tiled:
             yield tile, self._painted(look, tile, seen or self._see(tile, scale))
+
+    def _descend(self) -> Iterator[Tile]:
+        """Takes the draft a step downhill; see `impasto.fast.descent`."""
+        sums = {name: [Sums() for _ in self.parts] for name in TAKEN}
+        drafted = None
+        for tile in self.half_tiles:
+            if self.only:
+                drafted = self._drafted(tile, self.only)
+                view, found = self.only.view, drafted.features
+            else:
+                view = self._view(tile, 2, self.recolorings)
+                found = self.net.encoder.layers(self._draft_in(tile, view), TAKEN)
+            for name in TAKEN:
+                for each, mask in zip(sums[name], view.masks, strict=True):
+                    _take(each, found[name], view, mask)
+            del found
+            yield tile
+        self.only = None
+        energies = {name: each.statistics() for name, each in self.energies.items()}
+        styles = [
+            pulls({name: sums[name][number].statistics() for name in TAKEN}, part.style.aims)
+            for number, part in enumerate(self.parts)
+        ]
+        for tile in self.half_tiles:
+            now = drafted or self._drafted(tile, self._see(tile, 2))
+            drafted = None
+            self.stepped.put(tile, cut(self._step(now, energies, styles), tile))
+            yield tile
+        self.draft = self.stepped
+
+    def _draft_in(self, tile: Tile, view: _View) -> Tensor:
+        """The pixels of the draft that are seen for a tile."""
+        return view.base + self.draft.at(tile.seen, view.base.device)
+
+    def _drafted(self, tile: Tile, seen: _Seen) -> _Drafted:
+        """The draft in a tile, of which the first look saw this."""
+        draft = self._draft_in(tile, seen.view)
+        return _Drafted(seen.view, draft, self.net.encoder.everything(draft), seen.kept)
+
+    def _step(
+        self,
+        drafted: _Drafted,
+        energies: Mapping[str, Statistics],
+        styles: Sequence[Mapping[str, Tensor]],
+    ) -> Tensor:
+        """What the draft changes of the recoloured photo after the step.
+
+        How much of the objective is each style's goes by their masks, over the sum of these; how
+        much of the step is taken, by that sum.
+        """
+        where: list[Share] = [1.0 if mask is None else mask for mask in drafted.view.masks]
+        whole: Share = sum(where[1:], where[0])
+        total = whole if isinstance(whole, float) else whole.clamp(min=FAINTEST)
+        where = [share / total for share in where]
+        shares = {
+            name: [m if isinstance(m, float) else _pooled(m, depth) for m in where]
+            for name, depth in STEP_DEPTHS.items()
+        }
+        seeds = Seeds(drafted.kept, energies, styles, shares)
+        gradient = self.net.encoder.gradient(drafted.features, seeds)
+        step: Tensor = self.net.descent(gradient, list(zip(self.codes, where, strict=True)))
+        return drafted.pixels - drafted.view.base + self.amount * whole * step
 
     def _find_own(
         self, look: int, scale: int, tiled: Sequence[Tile]
@@ -248,6 +305,8 @@ class _Work:
         for name, x in seen.features.items():
             for sums, mask in zip(depths[name], seen.view.masks, strict=True):
                 _take(sums, x, seen.view, mask)
+        for name, x in seen.kept.items():
+            _take(self.energies[name], energy(x), seen.view, None)
         return seen
 
     def _aim(self, look: int, depths: Mapping[str, Sequence[Sums]]) -> None:
@@ -306,9 +365,11 @@ class _Work:
     def _see(self, tile: Tile, scale: int) -> _Seen:
         view = self._view(tile, scale, self.recolorings)
         if scale == 2:
-            return _Seen(view, view.base, self.net.encoder(view.pixels))
+            found = self.net.encoder.layers(view.pixels, {*DEPTHS.values(), *KEPT})
+            features = {name: found[layer] for name, layer in DEPTHS.items()}
+            return _Seen(view, view.base, features, {name: found[name] for name in KEPT})
         base = view.base + self.draft.enlarged(tile.seen, view.base.device)
-        return _Seen(view, base, self.net.encoder(base))
+        return _Seen(view, base, self.net.encoder(base), {})
 
     def _painted(self, look: int, tile: Tile, seen: _Seen) -> tuple[Tensor, Tensor]:
         """The pixels that a look changes, and what it makes of them."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
@@ -46,6 +46,20 @@ class Statistics:
 
     mean: Tensor
     covariance: Tensor
+    _roots: dict[tuple[float, float], Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def root(self, room: float, shrink: float) -> Tensor:
+        """What `transfer_matrix` colours with: found once, as a style serves many pictures."""
+        found = self._roots.get((room, shrink))
+        if found is None or (found.is_inference() and not torch.is_inference_mode_enabled()):
+            S = _shrunk(self.covariance, shrink)
+            with in_float32(S):
+                found, _ = _roots(_raised(S, room * _spread(S)))
+            if not found.requires_grad:
+                self._roots[room, shrink] = found
+        return found
 
 
 def statistics(
@@ -137,26 +151,33 @@ def transfer_matrix(
 ) -> Tensor:
     """What whitens the one and colours it as the other (Li et al. 2017, eqs. 1 and 2).
 
-    M = S^½ C^−½, where both covariances get the same multiple of the unit matrix first. So a
-    picture in its own style does not change, and a flat one, whose covariance has no inverse, is
-    amplified at most about √(C / room) times beyond the style's own spread.
+    M = S^½ C^−½, where both covariances get a multiple of the unit matrix first. So a picture in
+    its own style does not change, and a flat one, whose covariance has no inverse, is amplified at
+    most about √(C / room) times beyond the style's own spread.
 
     Args:
         content: of the features to be changed.
         style: to be reached; of the same shapes.
-        room: the multiple, as a share of the mean variance of both.
+        room: the multiple, as a share of the style's mean variance, and of the mean of both.
         shrink: how far both covariances are first taken to their diagonal, 0 to 1.
 
     Returns:
         `(N, C, C)`, float32: y = M (x − content.mean) + style.mean.
     """
     C, S = (_shrunk(each.covariance, shrink) for each in (content, style))
-    traces = C.diagonal(dim1=1, dim2=2).mean(1) + S.diagonal(dim1=1, dim2=2).mean(1)
-    floor = (room * traces / 2 + FLAT)[:, None, None] * torch.eye(C.shape[-1], device=C.device)
     with in_float32(C):
-        root, _ = _roots(S + floor)
-        _, inverse = _roots(C + floor)
-        return root @ inverse
+        _, inverse = _roots(_raised(C, room * (_spread(C) + _spread(S)) / 2))
+        return style.root(room, shrink) @ inverse
+
+
+def _spread(A: Tensor) -> Tensor:
+    """The mean of the variances, `(N, 1)`."""
+    return A.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+
+
+def _raised(A: Tensor, room: Tensor) -> Tensor:
+    """Covariances with so much more variance in all directions, `(N, 1)`; see `FLAT`."""
+    return A + (room + FLAT)[..., None] * torch.eye(A.shape[-1], device=A.device)
 
 
 def _shrunk(covariance: Tensor, share: float) -> Tensor:
