@@ -148,8 +148,10 @@ class _Work:
         self.height, self.width = size
         whole = [-(-n // STRIDE) * STRIDE for n in size]
         self.tiles = list(tiles(*size, side))
-        self.half_tiles = list(tiles(whole[0] // 2, whole[1] // 2, side, STRIDE // 2))
         half = (whole[0] // 2, whole[1] // 2)
+        self.half_tiles = list(tiles(*half, side, STRIDE // 2))
+        least = side and side // 2  # on the way back all features of a tile are kept
+        self.step_tiles = list(tiles(*half, least, STRIDE // 2))
         self.draft = Draft(*half, exact=True)
         self.stepped = Draft(*half, exact=len(self.tiles) == 1)
         self.energies = {name: Sums() for name in KEPT}
@@ -159,9 +161,9 @@ class _Work:
         """Paints; yields how far it is."""
         passes = 3 if self._keeps_own() else 2
         looked = [*self.tiles, *self.half_tiles]
-        steps = len(self.tiles) + passes * len(looked) + 2 * len(self.half_tiles)
+        steps = len(self.tiles) + passes * len(looked) + 2 * len(self.step_tiles)
         total = COLORS * sum(map(area, self.tiles)) + passes * sum(map(area, looked))
-        total += 2 * sum(map(area, self.half_tiles))
+        total += 2 * sum(map(area, self.step_tiles))
         done = 0.0
         for step, work in enumerate(self._steps(write), 1):
             done += work
@@ -215,7 +217,7 @@ class _Work:
             if len(tiled) > 1:
                 seen = None  # too large to be kept; one tile is not looked at twice
             yield tile, None
-        if look == 0:
+        if look == 0 and len(self.step_tiles) == 1:
             self.only = seen
         self._aim(look, depths)
         for tile in tiled:
@@ -225,7 +227,7 @@ class _Work:
         """Takes the draft a step downhill; see `impasto.fast.descent`."""
         sums = {name: [Sums() for _ in self.parts] for name in TAKEN}
         drafted = None
-        for tile in self.half_tiles:
+        for tile in self.step_tiles:
             if self.only:
                 drafted = self._drafted(tile, self.only)
                 view, found = self.only.view, drafted.features
@@ -243,7 +245,7 @@ class _Work:
             pulls({name: sums[name][number].statistics() for name in TAKEN}, part.style.aims)
             for number, part in enumerate(self.parts)
         ]
-        for tile in self.half_tiles:
+        for tile in self.step_tiles:
             now = drafted or self._drafted(tile, self._see(tile, 2))
             drafted = None
             self.stepped.put(tile, cut(self._step(now, energies, styles), tile))
