@@ -2,9 +2,8 @@
 
 What a network paints of a photo has an error that only its own features tell: the gradient of
 Gatys et al. 2016 (eqs. 3 and 6) comes back through the ReLUs that are open in what was painted, so
-no network that sees the photo alone can foresee it. At half the size it costs a fifteenth of the
-optimiser's one evaluation at four times the pixels, and takes as much off a draft as the optimiser
-does in its first few.
+no network that sees the photo alone can foresee it. In full size it would cost as much as all the
+rest; at half the size it costs a quarter of that, and one step takes a fifth off a draft.
 
 The gradient is that of the default objective at some of its layers, per pixel, so that it does not
 depend on the picture's size. Its coarse parts are made larger, as they are too small in any
@@ -39,7 +38,6 @@ them. In sum about 1 / (f + 1/8) for f cycles per px."""
 FARTHEST: Final = 0.15
 """Which change of a value no step exceeds: flat or foreign pictures have gradients without end."""
 
-
 MOST: Final = 4.0
 """The logarithm of the most that a code multiplies or divides a length by."""
 
@@ -67,8 +65,8 @@ def pulls(own: Mapping[str, Statistics], aim: Mapping[str, Statistics]) -> dict[
     found = {}
     for layer, share in TAKEN.items():
         G, A = _gram(own[layer]), _gram(aim[layer])
-        energy = A.square().sum((1, 2), keepdim=True) + 0.01 * A.shape[1] ** 2
-        found[layer] = 4 * STYLE_WEIGHT * share * stride_of(layer) ** 2 / energy * (G - A)
+        whole = A.square().sum((1, 2), keepdim=True) + 0.01 * A.shape[1] ** 2
+        found[layer] = 4 * STYLE_WEIGHT * share * stride_of(layer) ** 2 / whole * (G - A)
     return found
 
 

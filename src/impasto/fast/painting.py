@@ -150,8 +150,8 @@ class _Work:
         self.tiles = list(tiles(*size, side))
         half = (whole[0] // 2, whole[1] // 2)
         self.half_tiles = list(tiles(*half, side, STRIDE // 2))
-        least = side and side // 2  # on the way back all features of a tile are kept
-        self.step_tiles = list(tiles(*half, least, STRIDE // 2))
+        least = side if side is None or side <= 256 else side // 2
+        self.step_tiles = list(tiles(*half, least, STRIDE // 2))  # they keep all their features
         self.draft = Draft(*half, exact=True)
         self.stepped = Draft(*half, exact=len(self.tiles) == 1)
         self.energies = {name: Sums() for name in KEPT}
