@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.fast.decoder import CODE, Shade, mixed
-from impasto.fast.maps import Share
+from impasto.fast.maps import Affine, Share
 from impasto.fast.statistics import Statistics, in_float32
 from impasto.settings import STYLE_WEIGHT
 
@@ -52,21 +52,24 @@ def energy(features: Tensor) -> Tensor:
     return features.float().square().sum(1, keepdim=True)
 
 
-def pulls(own: Mapping[str, Statistics], aim: Mapping[str, Statistics]) -> dict[str, Tensor]:
-    """By which matrix features are multiplied to give the style loss's gradient there.
+def pulls(own: Mapping[str, Statistics], aim: Mapping[str, Statistics]) -> dict[str, Affine]:
+    """The maps that take features to the style loss's gradient there.
 
     Args:
         own: of the features of what was painted, by layer, for all of `TAKEN`.
         aim: of those of the style, likewise.
 
     Returns:
-        `(N, C, C)` each: 4 w (G − A) / |A|² (Gatys et al. 2016, eq. 6), per pixel.
+        F to 4 w (G − A) F / |A|² each (Gatys et al. 2016, eq. 6), per pixel.
     """
     found = {}
     for layer, share in TAKEN.items():
         G, A = _gram(own[layer]), _gram(aim[layer])
         whole = A.square().sum((1, 2), keepdim=True) + 0.01 * A.shape[1] ** 2
-        found[layer] = 4 * STYLE_WEIGHT * share * stride_of(layer) ** 2 / whole * (G - A)
+        matrix = 4 * STYLE_WEIGHT * share * stride_of(layer) ** 2 / whole * (G - A)
+        found[layer] = Affine(
+            matrix, torch.zeros_like(matrix[0, :1]), torch.zeros_like(matrix[0, :1])
+        )
     return found
 
 
@@ -89,7 +92,7 @@ class Seeds:
         self,
         kept: Mapping[str, Tensor],
         energies: Mapping[str, Statistics],
-        styles: Sequence[Mapping[str, Tensor]],
+        styles: Sequence[Mapping[str, Affine]],
         shares: Mapping[str, Sequence[Share]],
     ) -> None:
         self.kept, self.energies, self.styles, self.shares = kept, energies, styles, shares
@@ -99,7 +102,7 @@ class Seeds:
         terms = []
         if layer in TAKEN:
             pairs = zip(self.styles, self.shares[layer], strict=True)
-            terms += [_shared(_times(pull[layer], x), share) for pull, share in pairs]
+            terms += [_shared(pull[layer](x), share) for pull, share in pairs]
         if layer in KEPT:
             mean = self.energies[layer].mean[..., None, None]
             scale = 2 / len(KEPT) * stride_of(layer) ** 2 / (mean + 0.01 * x.shape[1])
@@ -112,14 +115,6 @@ class Seeds:
 def _shared(x: Tensor, share: Share) -> Tensor:
     """The share of it; as it is where that is all."""
     return x if isinstance(share, float) and share == 1 else x * share
-
-
-def _times(matrix: Tensor, x: Tensor) -> Tensor:
-    """A matrix `(N or 1, C, C)` at every position of `(N, C, h, w)`."""
-    matrix = matrix.to(x.dtype)
-    if len(matrix) == 1:
-        return F.linear(x.permute(0, 2, 3, 1), matrix[0]).permute(0, 3, 1, 2)
-    return torch.einsum("nij,njhw->nihw", matrix, x)
 
 
 class Descent(nn.Module):

@@ -28,8 +28,9 @@ from impasto.fast.network import (
     blurred,
     halved,
 )
-from impasto.fast.statistics import Statistics, Sums, statistics
+from impasto.fast.statistics import Statistics, Sums
 from impasto.fast.tiles import Tile, area, cut, tiles
+from impasto.fast.views import Drafted, Seen, View, pooled, take
 
 __all__ = ["Done", "Part", "paint"]
 
@@ -76,59 +77,6 @@ class Done(NamedTuple):
     share: float
 
 
-@dataclass(frozen=True)
-class _View:
-    """What is read for one tile of a look, at its scale: `Tile.seen`.
-
-    Attributes:
-        pixels: of the photo, `(1, 3, h, w)`, its border repeated beyond it.
-        base: the same in the styles' colours if those were asked for, else the same.
-        inside: the share of each pixel that lies in the tile and in the photo, `(1, 1, h, w)`; None
-            where that is all of every pixel.
-        masks: of the parts, `(1, 1, h, w)` or None.
-    """
-
-    pixels: Tensor
-    base: Tensor
-    inside: Tensor | None
-    masks: list[Tensor | None]
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A tile as a look finds it.
-
-    Attributes:
-        view: what was read.
-        base: the pixels that the look changes: in the styles' colours, and as the look before left
-            them.
-        features: of what it sees: the first look of the photo, the second of `base`.
-        kept: features of the photo that the draft's step is to keep, by layer; none in the second.
-    """
-
-    view: _View
-    base: Tensor
-    features: Mapping[str, Tensor]
-    kept: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class _Drafted:
-    """A tile of the draft.
-
-    Attributes:
-        view: what was read of the photo.
-        pixels: of the draft, `(1, 3, h, w)`.
-        features: of these, at all layers of the encoder.
-        kept: see `_Seen`.
-    """
-
-    view: _View
-    pixels: Tensor
-    features: dict[str, Tensor]
-    kept: Mapping[str, Tensor]
-
-
 class _Work:
     """One photo being painted; see `paint`.
 
@@ -155,7 +103,7 @@ class _Work:
         self.draft = Draft(*half, exact=True)
         self.stepped = Draft(*half, exact=len(self.tiles) == 1)
         self.energies = {name: Sums() for name in KEPT}
-        self.only: _Seen | None = None  # what the first look saw, if in one tile
+        self.only: Seen | None = None  # what the first look saw, if in one tile
 
     def run(self, write: Write) -> Iterator[Done]:
         """Paints; yields how far it is."""
@@ -190,9 +138,9 @@ class _Work:
         everywhere, sums = Sums(), [Sums() for _ in self.parts]
         for tile in self.tiles:
             view = self._view(tile, 1)
-            _take(everywhere, view.pixels, view, None)
+            take(everywhere, view.pixels, view, None)
             for each, mask in zip(sums, view.masks, strict=True):
-                _take(each, view.pixels, view, mask)
+                take(each, view.pixels, view, mask)
             yield tile
         self.colors = everywhere.statistics()
         self.recolorings = [
@@ -236,7 +184,7 @@ class _Work:
                 found = self.net.encoder.layers(self._draft_in(tile, view), TAKEN)
             for name in TAKEN:
                 for each, mask in zip(sums[name], view.masks, strict=True):
-                    _take(each, found[name], view, mask)
+                    take(each, found[name], view, mask)
             del found
             yield tile
         self.only = None
@@ -252,20 +200,20 @@ class _Work:
             yield tile
         self.draft = self.stepped
 
-    def _draft_in(self, tile: Tile, view: _View) -> Tensor:
+    def _draft_in(self, tile: Tile, view: View) -> Tensor:
         """The pixels of the draft that are seen for a tile."""
         return view.base + self.draft.at(tile.seen, view.base.device)
 
-    def _drafted(self, tile: Tile, seen: _Seen) -> _Drafted:
+    def _drafted(self, tile: Tile, seen: Seen) -> Drafted:
         """The draft in a tile, of which the first look saw this."""
         draft = self._draft_in(tile, seen.view)
-        return _Drafted(seen.view, draft, self.net.encoder.everything(draft), seen.kept)
+        return Drafted(seen.view, draft, self.net.encoder.everything(draft), seen.kept)
 
     def _step(
         self,
-        drafted: _Drafted,
+        drafted: Drafted,
         energies: Mapping[str, Statistics],
-        styles: Sequence[Mapping[str, Tensor]],
+        styles: Sequence[Mapping[str, Affine]],
     ) -> Tensor:
         """What the draft changes of the recoloured photo after the step.
 
@@ -277,7 +225,7 @@ class _Work:
         total = whole if isinstance(whole, float) else whole.clamp(min=FAINTEST)
         where = [share / total for share in where]
         shares = {
-            name: [m if isinstance(m, float) else _pooled(m, depth) for m in where]
+            name: [m if isinstance(m, float) else pooled(m, depth) for m in where]
             for name, depth in STEP_DEPTHS.items()
         }
         seeds = Seeds(drafted.kept, energies, styles, shares)
@@ -301,14 +249,14 @@ class _Work:
             self.own_depths = glance.depths
         self.own = self.net.modulation(self.colors, glance, self.own_depths, glance.depths)
 
-    def _gather(self, tile: Tile, scale: int, depths: Mapping[str, Sequence[Sums]]) -> _Seen:
+    def _gather(self, tile: Tile, scale: int, depths: Mapping[str, Sequence[Sums]]) -> Seen:
         """Looks at a tile and adds its features to what is known of the parts."""
         seen = self._see(tile, scale)
         for name, x in seen.features.items():
             for sums, mask in zip(depths[name], seen.view.masks, strict=True):
-                _take(sums, x, seen.view, mask)
+                take(sums, x, seen.view, mask)
         for name, x in seen.kept.items():
-            _take(self.energies[name], energy(x), seen.view, None)
+            take(self.energies[name], energy(x), seen.view, None)
         return seen
 
     def _aim(self, look: int, depths: Mapping[str, Sequence[Sums]]) -> None:
@@ -336,7 +284,7 @@ class _Work:
         """Whether the photo's own style counts anywhere."""
         return self.amount < 1 or any(part.mask is not None for part in self.parts)
 
-    def _view(self, tile: Tile, scale: int, recolorings: Sequence[Affine] = ()) -> _View:
+    def _view(self, tile: Tile, scale: int, recolorings: Sequence[Affine] = ()) -> View:
         top, left, bottom, right = (edge * scale for edge in tile.seen)
         low, far = min(bottom, self.height), min(right, self.width)
         beyond = (0, right - far, 0, bottom - low)
@@ -356,24 +304,24 @@ class _Work:
             masks = [None if mask is None else halved(mask) for mask in masks]
         own = torch.zeros_like(inside)
         cut(own, tile).copy_(cut(inside, tile))
-        return _View(pixels, base, None if bool((own == 1).all()) else own, masks)
+        return View(pixels, base, None if bool((own == 1).all()) else own, masks)
 
     def _shares(self, masks: Sequence[Tensor | None], depth: int) -> list[Share]:
         """How much each part counts at a depth, at every position."""
         return [
-            self.amount if mask is None else self.amount * _pooled(mask, depth) for mask in masks
+            self.amount if mask is None else self.amount * pooled(mask, depth) for mask in masks
         ]
 
-    def _see(self, tile: Tile, scale: int) -> _Seen:
+    def _see(self, tile: Tile, scale: int) -> Seen:
         view = self._view(tile, scale, self.recolorings)
         if scale == 2:
             found = self.net.encoder.layers(view.pixels, {*DEPTHS.values(), *KEPT})
             features = {name: found[layer] for name, layer in DEPTHS.items()}
-            return _Seen(view, view.base, features, {name: found[name] for name in KEPT})
+            return Seen(view, view.base, features, {name: found[name] for name in KEPT})
         base = view.base + self.draft.enlarged(tile.seen, view.base.device)
-        return _Seen(view, base, self.net.encoder(base), {})
+        return Seen(view, base, self.net.encoder(base), {})
 
-    def _painted(self, look: int, tile: Tile, seen: _Seen) -> tuple[Tensor, Tensor]:
+    def _painted(self, look: int, tile: Tile, seen: Seen) -> tuple[Tensor, Tensor]:
         """The pixels that a look changes, and what it makes of them."""
         decoder = self.net.decoder(look)
         taken, shades = {}, {}
@@ -399,24 +347,6 @@ class _Work:
         return seen.base, painted + left * (photo - kept)
 
 
-def _pooled(mask: Tensor, depth: int) -> Tensor:
-    """A mask of pixels at a depth of the network."""
-    return F.avg_pool2d(mask, 1 << depth) if depth else mask
-
-
-def _take(sums: Sums, x: Tensor, view: _View, mask: Tensor | None) -> None:
-    """Adds a tile's pixels or features to what is known of a part."""
-    given = [each for each in (view.inside, mask) if each is not None]
-    if not given:
-        sums.add(statistics(x), float(x[0, 0].numel()))
-        return
-    depth = (given[0].shape[-1] // x.shape[-1]).bit_length() - 1
-    weight = _pooled(given[0] * given[1] if len(given) > 1 else given[0], depth)
-    count = float(weight.sum())
-    if count > 0:
-        sums.add(statistics(x, weight), count)
-
-
 class _Glances:
     """What a look finds in the photo itself, from tiles."""
 
@@ -424,12 +354,12 @@ class _Glances:
         self.depths = {name: Sums() for name in DEPTHS}
         self.deep = Sums()
 
-    def take(self, net: FastNetwork, view: _View) -> None:
+    def take(self, net: FastNetwork, view: View) -> None:
         """Takes in a tile."""
         features = net.encoder(view.pixels)
         for name, x in features.items():
-            _take(self.depths[name], x, view, None)
-        _take(self.deep, net.deep(features["eighth"]), view, None)
+            take(self.depths[name], x, view, None)
+        take(self.deep, net.deep(features["eighth"]), view, None)
 
     def glance(self) -> Glance:
         """Of all tiles."""
