@@ -26,7 +26,8 @@ from impasto.weights import read_weights
 from training import blend, drawn, fast
 from training.augment import crops, flattened, in_cells, in_few_colors, other_colors
 from training.datasets import Pictures, chances, style_pictures
-from training.fast import Judge, Options, Recipe, rate_at, relative
+from training.fast import Options, Recipe, rate_at
+from training.judge import OBJECTIVE, Judge, Seen, relative
 
 TOY = [
     *("--widths", "4,4,8,8", "--batch", "2", "--side", "64", "--late-side", "96"),
@@ -160,6 +161,7 @@ def test_a_step_takes_photos_and_styles_from_where_was_said(data: Path, tmp_path
         (["--cut", "300"], "--cut is a multiple of 32 px, not 300"),
         (["--enlarged", "0"], "--enlarged is a number above 0, not 0"),
         (["--enlarged", "nan"], "--enlarged is a number above 0, not nan"),
+        (["--pairings", "0"], "--pairings is a number from 1 to --batch, not 0"),
         (["--smallest", "-1"], "--smallest is a number from 0 to 1, not -1"),
         (["--smallest", "nan"], "--smallest is a number from 0 to 1, not nan"),
     ],
@@ -289,7 +291,7 @@ def test_relative_errors_of_a_flat_picture_have_a_limit() -> None:
 
 def test_the_judge_is_the_optimisers_objective() -> None:
     encoder = Encoder.load("slim")
-    judge, settings = Judge(encoder), fast.OBJECTIVE
+    judge, settings = Judge(encoder), OBJECTIVE
     photo, style = (torch.rand(1, 3, 64, 64) * 0.2 + 0.4 for _ in range(2))
     x = (photo + 0.01 * torch.randn(1, 3, 64, 64)).clamp(0, 1)
     found = judge.losses(judge.look(x), judge.look(photo), judge.look(style))
@@ -327,7 +329,7 @@ def test_every_pair_counts_as_much_and_the_draft_with_it(data: Path, tmp_path: P
         factor = fast.USUAL / (start if i < 2 else fast.LEAST)
         expected += factor * float(losses["content"] + options.style * losses["style"]) / 3
         expected += options.outside * float((x[i] - shown[0]).square().mean()) / 3
-    expected += fast.OBJECTIVE.ripple_weight * float(second_variation(x))
+    expected += OBJECTIVE.ripple_weight * float(second_variation(x))
     assert float(recipe._loss(x, kept, aims)[0]) == pytest.approx(expected, rel=1e-3)
     length = Length(100, 3, 100, 100)
     found = recipe.step(Moment(3, length, device, torch.float32))
@@ -356,6 +358,41 @@ def test_the_draft_is_compared_at_its_size(data: Path, tmp_path: Path) -> None:
     assert torch.equal(painted, again)
     seen = recipe.judge.look(halved(x))
     assert float(recipe._loss(draft, seen, seen)[0]) < 0.01
+
+
+def test_a_batch_is_paired_as_often_as_was_said(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(widths="4,4,8,8", batch=4, side=64, pairings=2, own=1.0)
+    cpu, length = torch.device("cpu"), Length(100, 8, 100, 100)
+    recipe = Recipe(options, style_pictures(data, tmp_path), cpu, torch.float32)
+    pairs: list[tuple[Seen, Seen, Tensor]] = []
+
+    def learn(at: Moment, photos: Seen, styles: Seen, own: Tensor) -> dict[str, float]:
+        pairs.append((photos, styles, own))
+        return {"loss": float(len(pairs))}
+
+    monkeypatch.setattr(recipe, "_learn", learn)
+    assert recipe.step(Moment(0, length, cpu, torch.float32)) == {"loss": 1.5}
+    (photos, styles, own), (again, others, never) = pairs
+    assert again is photos
+    assert torch.equal(styles.pictures, photos.pictures)
+    assert torch.equal(others.pictures, styles.pictures[[2, 3, 0, 1]])
+    assert own.all()
+    assert not never.any()
+    for seen in (styles, others):
+        for found, x in ((seen.whole, seen.pictures), (seen.half, halved(seen.pictures))):
+            for name, features in recipe.judge.look(x).items():
+                assert (found[name] - features).abs().max() < 1e-5
+
+    with torch.no_grad():
+        features = recipe.net.encoder(others.pictures)
+        known = recipe.net.describe(others.pictures, features, small=others.half)
+        code = recipe.net.describe(others.pictures, features)
+    for a, b in zip(known.glances, code.glances, strict=True):
+        assert (a.deep - b.deep).abs().max() < 1e-5
+    for name, aim in code.aims.items():
+        assert (known.aims[name].covariance - aim.covariance).abs().max() < 1e-5
 
 
 def test_the_rate_rises_stays_and_falls() -> None:

@@ -46,19 +46,13 @@ from impasto.fast.style import FastStyle
 from impasto.files import atomic_path
 from impasto.foreign import Weights, write_weights
 from impasto.images import Picture, save_image
-from impasto.losses import gram_matrix, second_variation
-from impasto.settings import TransferSettings
+from impasto.losses import second_variation
 from impasto.trainer import Length, Moment, Part, train
 from training.augment import crops, flattened, other_colors
 from training.datasets import STYLE_SIDE, Pictures, chances, style_pictures
+from training.judge import OBJECTIVE, Judge, Seen
 from training.muon import Muon
 from training.program import begin, chosen, in_one_line, make_parser
-
-OBJECTIVE = TransferSettings()
-"""Whose layers and weights are learnt."""
-
-MOMENTS = ("relu3_1", "relu4_1", "relu5_1")
-"""Where means and deviations are compared."""
 
 USUAL, LEAST, MOST = 8.0, 3.0, 16.0
 """The objective of a photo: as it mostly is, and the least and the most that it is taken for.
@@ -74,7 +68,9 @@ class Options:
     Attributes:
         widths: channels of the decoder at full size, 1/2, 1/4 and 1/8.
         images: pictures to paint.
-        batch: pictures per step.
+        batch: pictures at once.
+        pairings: how often the photos of a batch are painted, each time paired with other styles of
+            it: what losses see in both, a quarter of the work, is found once.
         cut: the side of the squares that pictures are cut to and kept at, px, a multiple of 32; at
             most twice `side`, or fine detail aliases, unless `smallest` is 1. Smaller pictures are
             enlarged to it.
@@ -100,7 +96,7 @@ class Options:
         draft: weight of the draft's losses.
         moments: weight of means and deviations.
         identity: weight of giving a photo back whose style is its own.
-        own: share of the pictures whose style is their own.
+        own: share of the pictures whose style is their own, in a batch's first pairing.
         turned: share of the styles that are turned.
         recolored: share of the styles with other colours.
         flat: share of the styles that are made of flat colours.
@@ -112,6 +108,7 @@ class Options:
     widths: str = "16,32,64,128"
     images: int = 120_000
     batch: int = 8
+    pairings: int = 1
     cut: int = STYLE_SIDE
     side: int = 128
     late_side: int = 192
@@ -138,79 +135,6 @@ class Options:
 
 
 # --- What is learnt -------------------------------------------------------------------------------
-
-
-def relative(error: Tensor, energy: Tensor, values: int) -> Tensor:
-    """The error over the energy, per picture.
-
-    Args:
-        error: sums of squares, `(N,)`.
-        energy: of what was to be reached, likewise.
-        values: how many were summed. The encoder's features are 1 on average; a flat picture, whose
-            features are nearly 0, is not taken for more than a hundred times as important.
-    """
-    return error / (energy + 0.01 * values)
-
-
-class Judge:
-    """The optimiser's default objective, for batches.
-
-    Args:
-        encoder: the network that looks.
-    """
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
-        self.content, self.style = OBJECTIVE.content_layers, OBJECTIVE.style_layers
-        self.layers = list(dict.fromkeys([*self.style, *self.content]))
-
-    def look(self, x: Tensor) -> dict[str, Tensor]:
-        """The features that losses compare."""
-        return self.encoder(x, self.layers)
-
-    def losses(
-        self, x: Mapping[str, Tensor], photo: Mapping[str, Tensor], style: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """`content`, `style`, `moments`, and the style loss of the `photo` itself, `(N,)` each."""
-        total = sum(self.content.values())
-        content = torch.stack([
-            share / total * relative(
-                (x[name] - photo[name]).float().square().sum((1, 2, 3)),
-                photo[name].float().square().sum((1, 2, 3)),
-                photo[name][0].numel(),
-            )
-            for name, share in self.content.items()
-        ]).sum(0)  # fmt: skip
-        total = sum(self.style.values())
-        grams: list[Tensor] = []
-        photos: list[Tensor] = []
-        moments: list[Tensor] = []
-        for name, share in self.style.items():
-            A = gram_matrix(style[name])
-            energy = A.square().sum((1, 2))
-            for features, found in ((x, grams), (photo, photos)):
-                error = (gram_matrix(features[name]) - A).square().sum((1, 2))
-                found.append(share / total * relative(error, energy, A[0].numel()))
-            if name not in MOMENTS:
-                continue
-            (a, da), (b, db) = (_moments(each[name]) for each in (x, style))
-            spread = (b.square() + db.square()).sum(1)
-            ratio = relative(
-                (a - b).square().sum(1) + (da - db).square().sum(1), spread, b.shape[1]
-            )
-            moments.append(2 * ((1 + ratio).sqrt() - 1))  # of what is far off only the root
-        return {
-            "content": content,
-            "style": torch.stack(grams).sum(0),
-            "moments": torch.stack(moments).mean(0),
-            "photo": torch.stack(photos).sum(0),
-        }
-
-
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    x = features.float()
-    mean = x.mean((2, 3))
-    return mean, ((x - mean[..., None, None]).square().mean((2, 3)) + 1e-6).sqrt()
 
 
 class Recipe:
@@ -269,7 +193,7 @@ class Recipe:
         }
 
     def step(self, at: Moment) -> dict[str, Tensor | float]:
-        """Trains on one batch."""
+        """Trains on one batch, in all its pairings."""
         options, N = self.options, self.options.batch
         side = options.side if at.done < options.late else options.late_side
         photos, _ = self.pictures.take(torch.multinomial(self.photo_chances, N, True), at.device)
@@ -281,16 +205,31 @@ class Recipe:
         own = torch.rand(N, device=at.device) < options.own
         styles = torch.where(own[:, None, None, None], photos, styles)
         with torch.no_grad():
-            kept, aims = self.judge.look(photos), self.judge.look(styles)
-        features = {name: aims[layer].float() for name, layer in DEPTHS.items()}
+            kept, aims = (
+                Seen(x, self.judge.look(x), self.judge.look(halved(x))) for x in (photos, styles)
+            )
+        total: dict[str, Tensor | float] = {}
+        for turn in range(options.pairings):
+            by = turn * N // options.pairings
+            same = own & (by == 0)  # the others now have another's style
+            for name, value in self._learn(at, kept, aims.rolled(by), same).items():
+                total[name] = total.get(name, 0.0) + value / options.pairings
+        return total
+
+    def _learn(
+        self, at: Moment, photos: Seen, styles: Seen, own: Tensor
+    ) -> dict[str, Tensor | float]:
+        """One step of the optimisers; `own` tells where the style is the photo."""
+        options = self.options
+        features = {name: styles.whole[layer].float() for name, layer in DEPTHS.items()}
+        small = {layer: x.float() for layer, x in styles.half.items()}
         with at.autocast():
-            draft, x = self.net.looks(photos, self.net.describe(styles, features))
+            code = self.net.describe(styles.pictures, features, small=small)
+            draft, x = self.net.looks(photos.pictures, code)
         draft, x = draft.float(), x.float()
-        painted, losses = self._loss(x, kept, aims)
-        with torch.no_grad():
-            small = [self.judge.look(halved(each)) for each in (photos, styles)]
-        drafted, _ = self._loss(draft, *small)
-        identity = own.float() * (x - photos).abs().mean((1, 2, 3))
+        painted, losses = self._loss(x, photos.whole, styles.whole)
+        drafted, _ = self._loss(draft, photos.half, styles.half)
+        identity = own.float() * (x - photos.pictures).abs().mean((1, 2, 3))
         loss = (
             painted
             + options.draft * drafted
@@ -302,11 +241,11 @@ class Recipe:
         count = others.sum().clamp(min=1)
         metrics = {name: (value * others).sum() / count for name, value in losses.items()}
         return {
-            "loss": loss,
-            "painted": painted,
-            "draft": drafted,
-            **metrics,
-            "identity": identity.sum() / own.sum().clamp(min=1),
+            "loss": loss.detach(),
+            "painted": painted.detach(),
+            "draft": drafted.detach(),
+            **{name: value.detach() for name, value in metrics.items()},
+            "identity": identity.sum().detach() / own.sum().clamp(min=1),
         }
 
     def _loss(
@@ -415,13 +354,15 @@ def _run(given: Namespace) -> None:
         raise ImpastoError(f"--smallest is a number from 0 to 1, not {options.smallest}")
     if not 0 < options.enlarged < math.inf:
         raise ImpastoError(f"--enlarged is a number above 0, not {options.enlarged}")
+    if not 1 <= options.pairings <= options.batch:
+        raise ImpastoError(f"--pairings is a number from 1 to --batch, not {options.pairings}")
     place = begin(given)
     pictures = style_pictures(given.data, place.cache, options.cut)
     if not len(pictures.labels):
         raise ImpastoError(f"{given.data} has no pictures; see training/README.md")
     recipe = Recipe(options, pictures, place.device, place.dtype)
     print(recipe.sources, file=sys.stderr)
-    batch = options.batch
+    batch = options.batch * options.pairings
     kept = max(batch, min(4_000, options.images // 4))  # a checkpoint after so many pictures
     run = train(
         recipe.parts,

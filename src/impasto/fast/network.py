@@ -193,15 +193,28 @@ class FastNetwork(nn.Module):
         return self.describe(picture, self.encoder(picture), weight)
 
     def describe(
-        self, picture: Tensor, features: Mapping[str, Tensor], weight: Tensor | None = None
+        self,
+        picture: Tensor,
+        features: Mapping[str, Tensor],
+        weight: Tensor | None = None,
+        *,
+        small: Mapping[str, Tensor] | None = None,
     ) -> StyleCode:
-        """The same for a picture whose features are known."""
-        found = self.encoder.layers(halved(picture), {*DEPTHS.values(), *TAKEN})
-        small = {name: found[layer] for name, layer in DEPTHS.items()}
+        """The same for a picture whose features are known, by depth.
+
+        Args:
+            picture: as for `style`.
+            features: of it, by depth.
+            weight: as for `style`.
+            small: features at half its size, by the encoder's names; None if they are to be found.
+        """
+        if small is None:
+            small = self.encoder.layers(halved(picture), {*DEPTHS.values(), *TAKEN})
+        coarse = {name: small[layer] for name, layer in DEPTHS.items()}
         return StyleCode(
             self._statistics(picture, weight),
-            (self._glance(small, weight), self._glance(features, weight)),
-            {name: self._statistics(found[name], weight) for name in TAKEN},
+            (self._glance(coarse, weight), self._glance(features, weight)),
+            {name: self._statistics(small[name], weight) for name in TAKEN},
         )
 
     def _glance(self, features: Mapping[str, Tensor], weight: Tensor | None) -> Glance:
