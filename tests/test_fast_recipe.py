@@ -368,12 +368,16 @@ def test_a_batch_is_paired_as_often_as_was_said(
     recipe = Recipe(options, style_pictures(data, tmp_path), cpu, torch.float32)
     pairs: list[tuple[Seen, Seen, Tensor]] = []
 
-    def learn(at: Moment, photos: Seen, styles: Seen, own: Tensor) -> dict[str, float]:
+    def learn(
+        at: Moment, photos: Seen, styles: Seen, own: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         pairs.append((photos, styles, own))
-        return {"loss": float(len(pairs))}
+        found = torch.tensor([1.0, 2.0, 3.0, 6.0]) * len(pairs)
+        return {"loss": torch.tensor(float(len(pairs)))}, {"content": found, "identity": found}
 
     monkeypatch.setattr(recipe, "_learn", learn)
-    assert recipe.step(Moment(0, length, cpu, torch.float32)) == {"loss": 1.5}
+    told = recipe.step(Moment(0, length, cpu, torch.float32))
+    assert told == {"loss": 1.5, "content": 6.0, "identity": 3.0}  # own in the first pairing alone
     (photos, styles, own), (again, others, never) = pairs
     assert again is photos
     assert torch.equal(styles.pictures, photos.pictures)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that has to hold before a change goes in: lint, format, types, tests.
 # Run it with the environment's python: `PYTHON=.venv/bin/python tools/check.sh`, or plain python.
-# Each test computes with one thread, so there is a process for each core, which takes whole files.
+# Tests compute with one thread, so there is a process for each core, up to four, each for whole files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}

@@ -68,9 +68,9 @@ class Options:
     Attributes:
         widths: channels of the decoder at full size, 1/2, 1/4 and 1/8.
         images: pictures to paint.
-        batch: pictures at once.
         pairings: how often the photos of a batch are painted, each time paired with other styles of
             it: what losses see in both, a quarter of the work, is found once.
+        batch: pictures at once.
         cut: the side of the squares that pictures are cut to and kept at, px, a multiple of 32; at
             most twice `side`, or fine detail aliases, unless `smallest` is 1. Smaller pictures are
             enlarged to it.
@@ -107,8 +107,8 @@ class Options:
 
     widths: str = "16,32,64,128"
     images: int = 120_000
-    batch: int = 8
     pairings: int = 1
+    batch: int = 8
     cut: int = STYLE_SIDE
     side: int = 128
     late_side: int = 192
@@ -208,18 +208,33 @@ class Recipe:
             kept, aims = (
                 Seen(x, self.judge.look(x), self.judge.look(halved(x))) for x in (photos, styles)
             )
-        total: dict[str, Tensor | float] = {}
+        losses: list[dict[str, Tensor]] = []
+        pairs: list[dict[str, Tensor]] = []
         for turn in range(options.pairings):
             by = turn * N // options.pairings
             same = own & (by == 0)  # the others now have another's style
-            for name, value in self._learn(at, kept, aims.rolled(by), same).items():
-                total[name] = total.get(name, 0.0) + value / options.pairings
-        return total
+            loss, pair = self._learn(at, kept, aims.rolled(by), same)
+            losses.append(loss)
+            pairs.append({**pair, "own": same})
+        pooled = {name: torch.cat([pair[name] for pair in pairs]).float() for name in pairs[0]}
+        own = pooled.pop("own")
+        return {
+            **{name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]},
+            **{
+                name: (each * share).sum() / share.sum().clamp(min=1)
+                for name, each in pooled.items()
+                for share in ((own if name == "identity" else 1 - own),)
+            },
+        }
 
     def _learn(
         self, at: Moment, photos: Seen, styles: Seen, own: Tensor
-    ) -> dict[str, Tensor | float]:
-        """One step of the optimisers; `own` tells where the style is the photo."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One step of the optimisers; `own` tells where the style is the photo.
+
+        Returns:
+            Losses, and what is measured for each picture.
+        """
         options = self.options
         features = {name: styles.whole[layer].float() for name, layer in DEPTHS.items()}
         small = {layer: x.float() for layer, x in styles.half.items()}
@@ -227,26 +242,21 @@ class Recipe:
             code = self.net.describe(styles.pictures, features, small=small)
             draft, x = self.net.looks(photos.pictures, code)
         draft, x = draft.float(), x.float()
-        painted, losses = self._loss(x, photos.whole, styles.whole)
+        painted, each = self._loss(x, photos.whole, styles.whole)
         drafted, _ = self._loss(draft, photos.half, styles.half)
-        identity = own.float() * (x - photos.pictures).abs().mean((1, 2, 3))
+        each["identity"] = (x - photos.pictures).abs().mean((1, 2, 3))
         loss = (
             painted
             + options.draft * drafted
-            + options.moments * losses["moments"].mean()
-            + options.identity * identity.mean()
+            + options.moments * each["moments"].mean()
+            + options.identity * (own.float() * each["identity"]).mean()
         )
         self._descend(loss, rate_at(at.done, options.rate, options.late))
-        others = ~own
-        count = others.sum().clamp(min=1)
-        metrics = {name: (value * others).sum() / count for name, value in losses.items()}
-        return {
-            "loss": loss.detach(),
-            "painted": painted.detach(),
-            "draft": drafted.detach(),
-            **{name: value.detach() for name, value in metrics.items()},
-            "identity": identity.sum().detach() / own.sum().clamp(min=1),
-        }
+        whole = {"loss": loss, "painted": painted, "draft": drafted}
+        return (
+            {name: value.detach() for name, value in whole.items()},
+            {name: value.detach() for name, value in each.items()},
+        )
 
     def _loss(
         self, x: Tensor, kept: Mapping[str, Tensor], aims: Mapping[str, Tensor]
