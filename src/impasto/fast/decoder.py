@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from impasto.fast.maps import Affine, Share, mapped
 
-__all__ = ["CODE", "Convolution", "Decoder", "Modulated", "Shade", "doubled", "mixed"]
+__all__ = [
+    "CODE",
+    "Convolution",
+    "Decoder",
+    "Modulated",
+    "Shade",
+    "doubled",
+    "enlarged",
+    "mixed",
+]
 
 CODE: Final = 256
 """Length of the code of a style."""
@@ -102,14 +111,15 @@ class Modulated(nn.Module):
         level = mixed(self.level, styles).float().exp()
         scale = torch.rsqrt(LEVEL_SHARE * level + (1 - LEVEL_SHARE) * energy)
         noise = noise * (scale * energy.sqrt()).to(x.dtype)  # in proportion to the features
-        y: Tensor = x * scale.to(x.dtype) + noise * mixed(self.noise, styles)
+        y = torch.addcmul(x * scale.to(x.dtype), noise, mixed(self.noise, styles).to(x.dtype))
         for conv, gain, shift, gate in zip(
             self.convs, self.gains, self.shifts, self.gates, strict=True
         ):
             assert isinstance(conv, nn.Conv2d)
+            assert isinstance(gate, nn.Conv2d)
             y = _modulated(conv, y, 1 + mixed(gain, styles), mixed(shift, styles))
-            y = y * (1 + gate(seen)).clamp_(LEAST_GATE, MOST_GATE)
-        return x + y
+            y = _gated(gate, y, seen)
+        return x + y if y.requires_grad else y.add_(x)
 
 
 def _modulated(conv: nn.Conv2d, x: Tensor, gains: Tensor, shifts: Tensor) -> Tensor:
@@ -121,6 +131,13 @@ def _modulated(conv: nn.Conv2d, x: Tensor, gains: Tensor, shifts: Tensor) -> Ten
         x = F.pad(x, (1, 1, 1, 1), mode="replicate")  # weights are cheaper to multiply
         y = F.conv2d(x, conv.weight * gains.to(x.dtype), conv.bias + shifts.flatten())
     return F.leaky_relu_(y, 0.2)
+
+
+def _gated(gate: nn.Conv2d, x: Tensor, seen: Tensor) -> Tensor:
+    """`x` times what the gate makes of what is seen; in its place, where nothing learns from it."""
+    assert gate.bias is not None
+    gates = F.conv2d(seen, gate.weight, 1 + gate.bias).clamp_(LEAST_GATE, MOST_GATE)
+    return x * gates if x.requires_grad else x.mul_(gates)
 
 
 def mixed(linear: nn.Module, styles: Sequence[Shade]) -> Tensor:
@@ -193,4 +210,11 @@ class Decoder(nn.Module):
 
 def doubled(x: Tensor) -> Tensor:
     """Twice as large, by linear interpolation."""
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+    return enlarged(x, 2)
+
+
+def enlarged(x: Tensor, times: int) -> Tensor:
+    """So many times as large, by linear interpolation."""
+    if x.shape[1] == 3:
+        x = x.contiguous()  # pixels: four times as fast as with the channels last
+    return F.interpolate(x, scale_factor=float(times), mode="bilinear", align_corners=False)

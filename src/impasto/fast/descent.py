@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.fast.decoder import CODE, Shade, mixed
+from impasto.fast.decoder import CODE, Shade, enlarged, mixed
 from impasto.fast.maps import Affine, Share
 from impasto.fast.statistics import Statistics, in_float32
 from impasto.settings import STYLE_WEIGHT
@@ -138,9 +138,6 @@ class Descent(nn.Module):
         for number, (side, usual) in enumerate(BANDS.items()):
             part = gradient
             if side > 1:
-                part = F.avg_pool2d(part, side)
-                part = F.interpolate(
-                    part, scale_factor=float(side), mode="bilinear", align_corners=False
-                )
+                part = enlarged(F.avg_pool2d(part, side), side)
             total = total - usual * lengths[:, number : number + 1] * part
         return FARTHEST * torch.tanh(total / FARTHEST)

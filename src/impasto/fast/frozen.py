@@ -110,7 +110,10 @@ class Frozen(nn.Module):
             x = found.pop(layer)
             g = seed(layer, x) + g
             g = (x / OPEN).clamp_(max=1).mul_(g)
-            g = F.conv_transpose2d(g, self.get_buffer(f"{layer}_weight"), padding=1)
-            if layer.endswith("_1") and layer != self._layers[0]:
-                g = F.interpolate(g / 4, scale_factor=2.0, mode="nearest")
+            weight = self.get_buffer(f"{layer}_weight")
+            if layer.endswith("_1") and layer != self._layers[0]:  # pooled before
+                g = F.conv_transpose2d(g, weight / 4, padding=1)
+                g = F.interpolate(g, scale_factor=2.0, mode="nearest")
+            else:
+                g = F.conv_transpose2d(g, weight, padding=1)
         return g / self.get_buffer("std")

@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.encoder import Encoder
-from impasto.fast.decoder import CODE, Convolution, Decoder, doubled
+from impasto.fast.decoder import CODE, Convolution, Decoder, doubled, enlarged
 from impasto.fast.descent import KEPT, TAKEN, Descent, Seeds, energy, pulls
 from impasto.fast.frozen import DEPTHS, Frozen
 from impasto.fast.maps import Affine
@@ -206,7 +206,8 @@ class FastNetwork(nn.Module):
             picture: as for `style`.
             features: of it, by depth.
             weight: as for `style`.
-            small: features at half its size, by the encoder's names; None if they are to be found.
+            small: features at half its size, by the encoder's names: those of `DEPTHS` and `TAKEN`;
+                None if they are to be found.
         """
         if small is None:
             small = self.encoder.layers(halved(picture), {*DEPTHS.values(), *TAKEN})
@@ -366,8 +367,7 @@ def halved(x: Tensor) -> Tensor:
 
 def blurred(x: Tensor) -> Tensor:
     """Pixels without what is smaller than about 8 px; sides multiples of 8."""
-    small = F.avg_pool2d(x, 8)
-    return F.interpolate(small, scale_factor=8.0, mode="bilinear", align_corners=False)
+    return enlarged(F.avg_pool2d(x, 8), 8)
 
 
 def _at_size_of(weight: Tensor | None, x: Tensor) -> Tensor | None:
