@@ -137,7 +137,6 @@ def speed(file: Path | None, runs: int) -> None:
     """
     fast = FastStyle.load(file) if file else FastStyle(FastNetwork(Encoder.load("slim")))
     rivals = (Johnson().eval(), AdaIN().eval())
-    layouts = (torch.contiguous_format, torch.channels_last)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")
     with torch.inference_mode():
         for side in (256, 512, 1024):
@@ -146,13 +145,13 @@ def speed(file: Path | None, runs: int) -> None:
             code = fast.style(s, size=side)
             ours = seconds(lambda: fast.stylize(last, code), runs)  # noqa: B023
             anew = seconds(lambda: fast.stylize(last, fast.style(s, size=side)), runs)  # noqa: B023
+            few = max(3, runs // 3)
             one = any_style = math.inf
-            for layout in layouts:
+            for layout in (torch.contiguous_format, torch.channels_last):
                 johnson, adain = (net.to(memory_format=layout) for net in rivals)  # type: ignore[call-overload]
                 given = x.contiguous(memory_format=layout)
                 known = adain.style(s.contiguous(memory_format=layout))
                 one = min(one, seconds(lambda: johnson(given), runs))  # noqa: B023
-                few = max(3, runs // 3)
                 any_style = min(any_style, seconds(lambda: adain(given, known), few))  # noqa: B023
             print(
                 f"{side} px: {ours:.3f} s with the style encoded, {anew:.3f} s with a new one; "

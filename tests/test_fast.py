@@ -298,6 +298,26 @@ def test_what_is_faint_is_painted_less() -> None:
     assert right.square().mean() / left.square().mean() == pytest.approx(1, abs=0.2)
 
 
+def test_a_block_gives_the_same_whether_it_learns_or_not() -> None:
+    torch.manual_seed(0)
+    block = Modulated(16, 4)
+    for layer in [*block.gates, block.noise]:
+        nn.init.normal_(layer.bias)
+    x, seen = torch.randn(2, 16, 8, 8), torch.randn(2, 4, 8, 8)
+    noise = torch.randn(1, 1, 8, 8)
+    given = x.clone(), seen.clone(), noise.clone()
+    whole = [(torch.randn(1, CODE), 1.0)]
+    masked = [(code, torch.rand(1, 1, 8, 8)) for code, _ in (*whole, *whole)]
+    for styles in (whole, masked):
+        learning = block(x, seen, styles, noise)
+        assert learning.requires_grad
+        with torch.inference_mode():
+            plain = block(x, seen, styles, noise)
+        assert torch.allclose(plain, learning, atol=1e-5)
+        for now, before in zip((x, seen, noise), given, strict=True):
+            assert torch.equal(now, before)
+
+
 def test_gates_multiply_channels_where_features_say_so() -> None:
     torch.manual_seed(0)
     block = Modulated(16, 4).requires_grad_(False)

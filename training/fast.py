@@ -216,16 +216,15 @@ class Recipe:
             loss, pair = self._learn(at, kept, aims.rolled(by), same)
             losses.append(loss)
             pairs.append({**pair, "own": same})
+        told: dict[str, Tensor | float] = {
+            name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]
+        }
         pooled = {name: torch.cat([pair[name] for pair in pairs]).float() for name in pairs[0]}
         own = pooled.pop("own")
-        return {
-            **{name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]},
-            **{
-                name: (each * share).sum() / share.sum().clamp(min=1)
-                for name, each in pooled.items()
-                for share in ((own if name == "identity" else 1 - own),)
-            },
-        }
+        for name, values in pooled.items():
+            share = own if name == "identity" else 1 - own
+            told[name] = (values * share).sum() / share.sum().clamp(min=1)
+        return told
 
     def _learn(
         self, at: Moment, photos: Seen, styles: Seen, own: Tensor
