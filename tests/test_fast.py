@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,11 +19,14 @@ from impasto.fast.decoder import CODE, LEAST_GATE, MOST_GATE, Modulated
 from impasto.fast.maps import Affine, mapped
 from impasto.fast.network import (
     DEPTHS,
+    DRAFTED,
     FORM,
     LOOKS,
+    MOMENTS,
     STRIDE,
     FastNetwork,
     StyleCode,
+    by_depth,
     padded,
 )
 from impasto.fast.painting import Part, paint
@@ -253,6 +257,8 @@ def test_the_first_look_sees_the_photo_the_second_the_draft() -> None:
         return layers(pixels, wanted)
 
     net.encoder.layers = watched  # type: ignore[method-assign, assignment]
+    features: dict[str, Tensor] = {}
+    net.decoder(1).register_forward_pre_hook(lambda _, given: features.update(given[1]))
     for work in (lambda: net(x, style), lambda: painted(net, x, [Part(style)], None)):
         seen.clear()
         work()
@@ -262,6 +268,8 @@ def test_the_first_look_sees_the_photo_the_second_the_draft() -> None:
         assert (seen[1] - seen[0]).abs().mean() > 0.02
         assert seen[2].shape == x.shape
         assert (seen[2] - x).abs().mean() > 0.02
+        for name, layer in DRAFTED.items():  # deep, of the draft as it was before its step
+            assert torch.allclose(features[name], layers(seen[1], {layer})[layer], atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(230, 341), (63, 95)])  # 63 and 95 end in half a pixel
@@ -280,6 +288,14 @@ def test_a_picture_in_tiles_is_the_picture_at_once(size: tuple[int, int]) -> Non
         assert whole.isfinite().all()
         for side in (32, 128):
             assert (painted(net, x, parts, side, amount) - whole).abs().max() < 0.05 / 255
+
+
+def test_a_flat_photo_in_tiles_is_the_photo_at_once() -> None:
+    net, style = network(), network().style(smooth(64, 80, seed=1))
+    sky = torch.linspace(0.9, 0.3, 96).view(1, 1, 96, 1).expand(1, 3, 96, 160)
+    for photo in (sky, torch.full((1, 3, 96, 160), 0.6)):
+        whole = painted(net, photo, [Part(style)], None)
+        assert (painted(net, photo, [Part(style)], 32) - whole).abs().max() < 0.05 / 255
 
 
 def test_what_is_faint_is_painted_less() -> None:
@@ -352,9 +368,12 @@ def test_gates_are_made_of_what_the_look_sees_at_each_depth() -> None:
     mask = torch.full((1, 1, 64, 96), 0.5)
     painted(net, x, [Part(style, mask)], None)
     assert len(calls) == 4  # of each look: in the style, then in the photo's own
-    for number, seen in ((0, F.avg_pool2d(x, 2)), (1, F.avg_pool2d(x, 2)), (3, x)):
-        for name, features in net.encoder(seen).items():
-            assert torch.allclose(calls[number][1][name], features, atol=1e-5)
+    half = net.encoder.everything(F.avg_pool2d(x, 2))
+    first = by_depth(DEPTHS, half)
+    second = {"half": net.encoder.everything(x)["relu2_1"], **by_depth(DRAFTED, half)}
+    for number, seen in ((0, first), (1, first), (3, second)):
+        for name, features in calls[number][1].items():
+            assert torch.allclose(features, seen[name], atol=1e-5)
     for name, features in calls[2][1].items():  # of the draft
         assert not torch.allclose(calls[3][1][name], features, atol=1e-2)
     for look in range(LOOKS):
@@ -366,15 +385,32 @@ def test_gates_are_made_of_what_the_look_sees_at_each_depth() -> None:
             assert (other - change).abs().max() > 1e-4
 
 
-def test_the_code_is_fitted_to_what_both_looks_see() -> None:
+def test_the_code_is_fitted_to_photo_and_draft() -> None:
     net, style = network(), network().style(smooth(64, 80, seed=1))
-    first, seen = (net.style(smooth(64, 64, seed=seed)).glances[0].depths for seed in (2, 3))
-    aim = style.colors, style.glances[1]
-    code = net.modulation(*aim, first, seen)
-    assert (net.modulation(*aim, first, first) - code).abs().max() > 1e-3
-    assert (net.modulation(*aim, seen, seen) - code).abs().max() > 1e-3
+    first, seen = (net.style(smooth(64, 64, seed=seed)).half for seed in (2, 3))
     plain = FastNetwork(Encoder.load("slim"), WIDTHS).eval().requires_grad_(False)
-    assert torch.equal(plain.modulation(*aim, first, seen), plain.modulation(*aim, seen, first))
+    for look in range(LOOKS):
+        code = net.modulation(style, look, first, seen)
+        assert (net.modulation(style, look, first, first) - code).abs().max() > 1e-3
+        assert (net.modulation(style, look, seen, seen) - code).abs().max() > 1e-3
+        unfitted = plain.modulation(style, look, first, seen)
+        assert torch.equal(unfitted, plain.modulation(style, look, seen, first))
+
+
+def test_only_the_second_look_knows_the_style_in_full() -> None:
+    net = network()
+    one, other = (net.style(smooth(64, 80, seed=seed)) for seed in (1, 2))
+    mixed = replace(one, whole=other.whole)
+    codes, mixed_codes = (
+        [net.modulation(style, look, one.half, one.half) for look in range(LOOKS)]
+        for style in (one, mixed)
+    )
+    assert torch.equal(codes[0], mixed_codes[0])
+    assert (codes[1] - mixed_codes[1]).abs().max() > 1e-3
+    assert mixed.aims(0) == one.aims(0)
+    assert mixed.aims(1)["half"] is other.whole["relu2_1"]
+    for name, layer in DRAFTED.items():
+        assert mixed.aims(1)[name] is one.half[layer]
 
 
 def test_every_part_has_a_code_of_its_own() -> None:
@@ -396,15 +432,17 @@ def test_every_part_has_a_code_of_its_own() -> None:
     whole = painted(net, x, parts, None)
     assert len(calls) == 6  # of each look: the photo's own, then each part's
     for before, now in zip(calls[:3], calls[3:], strict=True):
-        assert before[2] is before[3]  # the first look sees what the first look sees
+        assert before[2] is before[3]  # there is no draft yet
         assert now[2] is before[3]
-        assert now[3] is not before[3]
+    for part, now in zip(parts, calls[4:], strict=True):
+        assert now[0] is part.style
+        assert now[3] is not now[2]
     for look in (0, 3):
-        assert calls[look][3] is calls[look][1].depths  # type: ignore[attr-defined]
-    for name, features in net.encoder(F.avg_pool2d(x, 2)).items():
+        assert calls[look][3] is calls[look][0].half  # type: ignore[attr-defined]
+    for name, features in net.encoder.layers(F.avg_pool2d(x, 2), MOMENTS).items():
         for part, call in zip(parts, calls[1:3], strict=True):
             assert part.mask is not None
-            weight = F.adaptive_avg_pool2d(part.mask, features.shape[-2:])
+            weight = F.adaptive_avg_pool2d(part.mask, (features.shape[-2], features.shape[-1]))
             expected = statistics(features, weight)
             assert torch.allclose(call[3][name].mean, expected.mean, atol=1e-5)  # type: ignore[index]
     assert whole.isfinite().all()
@@ -417,18 +455,21 @@ def test_four_megapixels_in_tiles_are_those_at_once() -> None:
     assert (painted(net, x, [Part(style)], 1024) - whole).abs().max() < 2 / 255
 
 
-def test_nothing_beyond_the_halo_is_seen() -> None:
+@pytest.mark.parametrize("look", range(LOOKS))
+def test_nothing_beyond_the_halo_is_seen(look: int) -> None:
     net, x = network(), smooth(288, 288)
     style = net.style(smooth(64, 80, seed=1))
-    own = net.encoder(x)
-    noise = net.noises(own)
-    depths = style.glances[1].depths
-    code = net.modulation(style.colors, style.glances[1], depths, depths)
+    code = net.modulation(style, look, style.half, style.half)
     shades = {name: [(code, 1.0)] for name in DEPTHS}
     x.requires_grad_()
-    decoder = net.decoder(1)
-    taken = {name: decoder.take(name, each) for name, each in net.encoder(x).items()}
-    change = decoder(taken, net.encoder(x), shades, noise)
+    if look == 0:
+        features = by_depth(DEPTHS, net.encoder.layers(x, MOMENTS))
+    else:
+        deeper = net.encoder.layers(F.avg_pool2d(x, 2), DRAFTED.values())
+        features = {"half": net.shallow(x), **by_depth(DRAFTED, deeper)}
+    decoder = net.decoder(look)
+    taken = {name: decoder.take(name, each) for name, each in features.items()}
+    change = decoder(taken, features, shades, net.noises(taken))
     change[0, :, 144, 144].sum().backward()
     assert x.grad is not None
     seen = torch.nonzero(x.grad.abs().sum((0, 1)))
@@ -534,19 +575,24 @@ def test_styles_blend_and_lend_their_strokes() -> None:
     fast = FastStyle(network())
     first, second = (fast.style(Picture(pictures.painting(80, 64, seed))) for seed in (1, 2))
     both = StyleCode.blended([first, second], [3.0, 1.0])
-    for mixed, one, other in zip(both.glances, first.glances, second.glances, strict=True):
-        for name in DEPTHS:
-            mean = 0.75 * one.depths[name].mean + 0.25 * other.depths[name].mean
-            assert torch.allclose(mixed.depths[name].mean, mean, atol=1e-6)
-        assert torch.allclose(mixed.deep, 0.75 * one.deep + 0.25 * other.deep, atol=1e-6)
+    for mixed, one, other in (
+        (both.half, first.half, second.half),
+        (both.whole, first.whole, second.whole),
+    ):
+        for name in mixed:
+            mean = 0.75 * one[name].mean + 0.25 * other[name].mean
+            assert torch.allclose(mixed[name].mean, mean, atol=1e-6)
+    assert torch.allclose(both.deep, 0.75 * first.deep + 0.25 * second.deep, atol=1e-6)
     alone = StyleCode.blended([first], [0.2])
     x = smooth(48, 64)
     assert torch.allclose(fast.stylize(x, alone), fast.stylize(x, first), atol=1e-5)
     lent = first.with_coarse(second)
     assert lent.colors is first.colors
-    assert lent.glances[0] is second.glances[0]
-    assert lent.glances[1].depths["half"] is first.glances[1].depths["half"]
-    assert lent.glances[1].depths["eighth"] is second.glances[1].depths["eighth"]
+    assert lent.deep is second.deep
+    for name in DEPTHS:
+        assert lent.aims(0)[name] is second.aims(0)[name]
+        assert lent.aims(1)[name] is (first if name == "half" else second).aims(1)[name]
+    assert lent.whole["relu4_1"] is second.whole["relu4_1"]
 
 
 def test_the_network_in_the_package_is_small() -> None:

@@ -41,7 +41,7 @@ from impasto.average import Average
 from impasto.encoder import Encoder
 from impasto.errors import ImpastoError
 from impasto.fast.decoder import Modulated
-from impasto.fast.network import DEPTHS, FORM, LOOKS, STRIDE, FastNetwork, halved
+from impasto.fast.network import FORM, HALF, LOOKS, MOMENTS, STRIDE, FastNetwork, halved
 from impasto.fast.style import FastStyle
 from impasto.files import atomic_path
 from impasto.foreign import Weights, write_weights
@@ -235,8 +235,8 @@ class Recipe:
             Losses, and what is measured for each picture.
         """
         options = self.options
-        features = {name: styles.whole[layer].float() for name, layer in DEPTHS.items()}
-        small = {layer: x.float() for layer, x in styles.half.items()}
+        features = {layer: styles.whole[layer].float() for layer in MOMENTS}
+        small = {layer: styles.half[layer].float() for layer in HALF}
         with at.autocast():
             code = self.net.describe(styles.pictures, features, small=small)
             draft, x = self.net.looks(photos.pictures, code)

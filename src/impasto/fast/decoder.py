@@ -35,8 +35,8 @@ MOST_GATE: Final = 4.0
 """By how much at most."""
 
 NARROW: Final = 48
-"""Of how many mixes of their channels the gates at 1/8 are made: of all 256, they would be a
-sixteenth of all weights."""
+"""Of how many mixes of their channels the gates at 1/8 are made: of all of them, up to 256, they
+would be a twentieth of all weights."""
 
 Shade = tuple[Tensor, Share]
 """A code, `(N, CODE)`, and how much it counts: of a style, fitted to a photo."""

@@ -39,6 +39,15 @@ class Draft:
             change = (change * FINE).round().clamp(-MOST, MOST)
         self._change[..., tile.top : tile.bottom, tile.left : tile.right] = change
 
+    def rounded(self) -> "Draft":
+        """The same in half the bytes; see `FINE`."""
+        rows, kept = self._change.shape[-2], Draft(*self._change.shape[-2:], exact=False)
+        for top in range(0, rows, 256):  # not all at once, in float32
+            part = self._change[..., top : top + 256, :]
+            bottom, right = top + part.shape[-2], part.shape[-1]
+            kept.put(Tile(top, 0, bottom, right, (top, 0, bottom, right)), part)
+        return kept
+
     def at(self, seen: tuple[int, int, int, int], device: torch.device) -> Tensor:
         """The change in this part, at its own size: `Tile.seen`."""
         top, left, bottom, right = seen

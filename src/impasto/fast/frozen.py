@@ -12,7 +12,8 @@ from impasto.encoder import Encoder
 __all__ = ["DEPTHS", "Frozen"]
 
 DEPTHS: Final = {"half": "relu2_1", "quarter": "relu3_1", "eighth": "relu4_1"}
-"""Where features are transformed: their resolution, and the encoder's layer."""
+"""Where the first look transforms features, and whose moments codes are fitted by: their
+resolution, as a share of what is seen, and the encoder's layer."""
 
 OPEN: Final = 0.02
 """From which value on a ReLU is wholly open on the way back, where features are 1 on average. Below
@@ -36,7 +37,7 @@ class Frozen(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.name, self.sha256 = encoder.name, encoder.sha256
-        self.channels = {name: encoder.plan.channels[layer] for name, layer in DEPTHS.items()}
+        self.channels = encoder.plan.channels
         self._layers: list[str] = []
         for layer, weight, bias in encoder.convolutions(DEEPEST):
             self._layers.append(layer)
@@ -44,11 +45,6 @@ class Frozen(nn.Module):
             self.register_buffer(f"{layer}_bias", bias, persistent=False)
         for name, values in (("mean", encoder.plan.mean), ("std", encoder.plan.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """The features that looks transform, `(N, C, h, w)` by depth, of pixels."""
-        found = self.layers(x, DEPTHS.values())
-        return {name: found[layer] for name, layer in DEPTHS.items()}
 
     def layers(self, x: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
         """The features at some layers, by the encoder's names, shallow to deep."""

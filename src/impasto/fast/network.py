@@ -1,11 +1,12 @@
 """The network that paints in one pass: recolour, then two looks, at half the size and in full.
 
-    photo ─┬─ ½ ────── look ─ step ─ what they changed, twice as large ─┐
-           └─ recolour ──────────────────────────────────────────────── + ─ look ─ painted
+    photo ─┬─ recolour ────────────────────────────────────────────────── + ──────────┐
+           └─ ½ ───── look ─ draft ─┬─ step ─ what they changed, twice ───┘           │
+                                    └─ encoder ─ what is seen of the draft, deep ─── look ─ painted
 
-    a look:  pixels ─ encoder ─┬─ relu2_1, 1/2 ─ transform ──────────────┐
-                               ├─ relu3_1, 1/4 ─ transform ─────┐        │
-                               └─ relu4_1, 1/8 ─ transform ─ decoder ─ decoder ─ decoder ─ pixels
+    a look:  its pixels ─ encoder ─ shallow, 1/2 ─ transform ───────────────────┐
+             deeper features, 1/4 ───────────────── transform ────────┐         │
+             and 1/8 ────────────────────────────── transform ─ decoder ─ decoder ─ decoder ─ pixels
 
 - The pixels get the mean and covariance of the style's colours first, in closed form: so the whole
   palette arrives, and the network spends nothing on it.
@@ -14,16 +15,18 @@
   objective's gradient corrects in the draft what could not be foreseen (`impasto.fast.descent`).
   What both changed of the recoloured photo is added to it; so the photo's fine contours are still
   there when the second look sees what the draft lacks of the style, and paints that.
-- The encoder is the one that the losses look with (`impasto.encoder`), frozen. At three depths the
-  features are whitened and coloured with the style's covariance (Li et al. 2017). What the decoder
-  makes of them is added to the pixels that the look changes, blurred: the recoloured ones, then
-  those with the draft's change.
+- The encoder is the one that the losses look with (`impasto.encoder`), frozen. Of what the second
+  look changes only the shallow features are found in full; the deep ones, `DRAFTED`, are those of
+  the draft before its step, for which they were found: they say nearly the same at a quarter of
+  the cost. At three depths the features are whitened and coloured with the style's covariance (Li
+  et al. 2017). What the decoder makes of them is added to the pixels that the look changes,
+  blurred: the recoloured ones, then those with the draft's change.
 - The decoders' convolutions are modulated by a code of the style (Karras et al. 2020, section 2.2),
   which chooses among their filters, as the gains of conditional normalisation do (Dumoulin et al.
   2017). Coloured features no longer say how much there was of what; so the code is fitted to the
-  photo by the moments of what the first look saw, and of what this one sees. Gates, made of the
-  encoder's features, let more or less of every channel through at each place. A little noise, as
-  much as the style asks for and in proportion to the features, gives strokes a place to begin.
+  photo by the moments of photo and draft. Gates, made of the encoder's features, let more or less
+  of every channel through at each place. A little noise, as much as the style asks for and in
+  proportion to the features, gives strokes a place to begin.
 
 All that depends on the whole photo are its statistics: of its colours, and of the features of both
 looks and of the draft. Once they are gathered, over tiles, every pixel depends on its own
@@ -32,7 +35,7 @@ neighbourhood alone.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -47,26 +50,42 @@ from impasto.fast.statistics import Statistics, blend, statistics
 
 __all__ = [
     "DEPTHS",
+    "DRAFTED",
     "FORM",
+    "HALF",
     "LOOKS",
+    "MOMENTS",
     "STRIDE",
     "FastNetwork",
-    "Glance",
     "StyleCode",
+    "by_depth",
     "padded",
 ]
 
 LOOKS: Final = 2
 """How often a picture is looked at: at half the size, then in full."""
 
-FORM: Final = "6"
+FORM: Final = "7"
 """What a file of weights says it is for. The first form looked once; of the second the first look
 saw recoloured pixels; of the third a code was of the style alone, and features were
 divided by nothing but their own size; in the fourth there were no gates, in the fifth drafts stayed
-as they were painted."""
+as they were painted; of the sixth the second look encoded all that it saw in full."""
+
+DRAFTED: Final = {"quarter": "relu2_2", "eighth": "relu3_2"}
+"""What the second look transforms of the draft, as it was before its step, by depth of what it
+paints: the encoder's layer, of half the size. The step needs it anyway, but in tiles it is found
+again."""
+
+MOMENTS: Final = tuple(DEPTHS.values())
+"""Whose moments make codes and fit them: of a style at half the size and in full, of photo and
+draft at half the size."""
+
+HALF: Final = ("relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu4_1")
+"""Whose statistics are taken of a style, and of a draft, at half the size: all of `DEPTHS`,
+`DRAFTED` and `TAKEN`."""
 
 SIGHT: Final = 64
-"""How many numbers tell how the moments of what a look sees compare with the style's."""
+"""How many numbers tell how the moments of the photo, or of its draft, compare with the style's."""
 
 FAINT: Final = 0.1
 """Added to moments before they are compared, so that those far below count as equal: the encoder's
@@ -79,26 +98,8 @@ NOISE: Final = 256
 """Side of the tile of noise, positions; it is repeated over larger pictures."""
 
 
-@dataclass(frozen=True)
-class Glance:
-    """What one look knows of a style.
-
-    Attributes:
-        depths: of its features, by depth.
-        deep: the means of what `FastNetwork.deep` sees, `(N, CODE)`.
-    """
-
-    depths: Mapping[str, Statistics]
-    deep: Tensor
-
-    @classmethod
-    def blended(cls, parts: Sequence["Glance"], weights: Sequence[float]) -> "Glance":
-        """One of several; see `StyleCode.blended`."""
-        shares = [weight / sum(weights) for weight in weights]
-        deep = torch.stack([s * part.deep for s, part in zip(shares, parts, strict=True)]).sum(0)
-        return cls(
-            {name: blend([part.depths[name] for part in parts], weights) for name in DEPTHS}, deep
-        )
+Found = TypeVar("Found")
+"""Features, their statistics, or how many channels they have."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +108,15 @@ class StyleCode:
 
     Attributes:
         colors: of its pixels, 3 channels.
-        glances: of each look: of the style at half its size, and in full.
-        aims: of the features that a draft's step compares, by layer, at half its size.
+        half: of its features at half its size, by the encoder's layer, for all of `HALF`.
+        whole: of those at its full size, for all of `MOMENTS`.
+        deep: the means of what `FastNetwork.deep` sees at half its size, `(N, CODE)`.
     """
 
     colors: Statistics
-    glances: tuple[Glance, ...]
-    aims: Mapping[str, Statistics]
+    half: Mapping[str, Statistics]
+    whole: Mapping[str, Statistics]
+    deep: Tensor
 
     @classmethod
     def blended(cls, codes: Sequence["StyleCode"], weights: Sequence[float]) -> "StyleCode":
@@ -123,20 +126,26 @@ class StyleCode:
             codes: at least one.
             weights: one each, above 0; only their ratios matter.
         """
-        looks = zip(*(code.glances for code in codes), strict=True)
+        shares = [weight / sum(weights) for weight in weights]
+        deep = torch.stack([s * code.deep for s, code in zip(shares, codes, strict=True)]).sum(0)
         return cls(
             blend([code.colors for code in codes], weights),
-            tuple(Glance.blended(parts, weights) for parts in looks),
-            {name: blend([code.aims[name] for code in codes], weights) for name in TAKEN},
+            {name: blend([code.half[name] for code in codes], weights) for name in HALF},
+            {name: blend([code.whole[name] for code in codes], weights) for name in MOMENTS},
+            deep,
         )
 
     def with_coarse(self, coarse: "StyleCode") -> "StyleCode":
         """The fine texture and the colours of this style, with the strokes of another."""
-        first, second = coarse.glances  # what the first one sees is all coarser than block 2
-        fine = {"half": self.glances[1].depths["half"]}
-        glances = (first, Glance({**second.depths, **fine}, second.deep))
-        aims = {**coarse.aims, "relu1_2": self.aims["relu1_2"]}  # of half the size: like block 2
-        return StyleCode(self.colors, glances, aims)
+        half = {**coarse.half, "relu1_2": self.half["relu1_2"]}  # like block 2 in full
+        whole = {**coarse.whole, "relu2_1": self.whole["relu2_1"]}
+        return StyleCode(self.colors, half, whole, coarse.deep)
+
+    def aims(self, look: int) -> dict[str, Statistics]:
+        """What the features that a look transforms are brought to, by depth."""
+        if look == 0:
+            return by_depth(DEPTHS, self.half)
+        return {"half": self.whole[DEPTHS["half"]], **by_depth(DRAFTED, self.half)}
 
 
 class FastNetwork(nn.Module):
@@ -159,12 +168,15 @@ class FastNetwork(nn.Module):
         super().__init__()
         self.encoder = Frozen(encoder)
         channels = self.encoder.channels
-        self.decoders = nn.ModuleList(Decoder(channels, widths) for _ in range(LOOKS))
+        depths = DEPTHS, {"half": DEPTHS["half"], **DRAFTED}
+        self.decoders = nn.ModuleList(
+            Decoder(by_depth(layers, channels), widths) for layers in depths
+        )
         self.descent = Descent()
         self.deep = nn.Sequential(
-            Convolution(channels["eighth"], 192, stride=2), Convolution(192, CODE)
+            Convolution(channels[DEPTHS["eighth"]], 192, stride=2), Convolution(192, CODE)
         )
-        moments = 2 * sum(channels.values())
+        moments = 2 * sum(channels[layer] for layer in MOMENTS)
         self.code = nn.Sequential(
             nn.Linear(CODE + 6 + moments, CODE), nn.LeakyReLU(0.2), nn.Linear(CODE, CODE)
         )
@@ -190,7 +202,7 @@ class FastNetwork(nn.Module):
             picture: `(N, 3, H, W)`, sRGB in [0, 1], sides multiples of `STRIDE`.
             weight: how much each pixel counts, `(N or 1, 1, H, W)`; None for all alike.
         """
-        return self.describe(picture, self.encoder(picture), weight)
+        return self.describe(picture, self.encoder.layers(picture, MOMENTS), weight)
 
     def describe(
         self,
@@ -200,32 +212,30 @@ class FastNetwork(nn.Module):
         *,
         small: Mapping[str, Tensor] | None = None,
     ) -> StyleCode:
-        """The same for a picture whose features are known, by depth.
+        """The same for a picture whose features are known.
 
         Args:
             picture: as for `style`.
-            features: of it, by depth.
+            features: of it, by the encoder's layer: all of `MOMENTS`.
             weight: as for `style`.
-            small: features at half its size, by the encoder's names: those of `DEPTHS` and `TAKEN`;
-                None if they are to be found.
+            small: features at half its size, likewise: all of `HALF`; None if they are to be found.
         """
         if small is None:
-            small = self.encoder.layers(halved(picture), {*DEPTHS.values(), *TAKEN})
-        coarse = {name: small[layer] for name, layer in DEPTHS.items()}
+            small = self.encoder.layers(halved(picture), HALF)
         return StyleCode(
             self._statistics(picture, weight),
-            (self._glance(coarse, weight), self._glance(features, weight)),
-            {name: self._statistics(small[name], weight) for name in TAKEN},
+            {name: self._statistics(small[name], weight) for name in HALF},
+            {name: self._statistics(features[name], weight) for name in MOMENTS},
+            self._deep(small[DEPTHS["eighth"]], weight),
         )
 
-    def _glance(self, features: Mapping[str, Tensor], weight: Tensor | None) -> Glance:
-        found = {name: self._statistics(x, weight) for name, x in features.items()}
-        deep = self.deep(features["eighth"])
+    def _deep(self, features: Tensor, weight: Tensor | None) -> Tensor:
+        deep = self.deep(features)
         where = _at_size_of(weight, deep)
-        pooled = (
+        pooled: Tensor = (
             deep.mean((2, 3)) if where is None else (deep * where).sum((2, 3)) / where.sum((2, 3))
         )
-        return Glance(found, pooled.float())
+        return pooled.float()
 
     def _statistics(self, x: Tensor, weight: Tensor | None) -> Statistics:
         """Of pixels or features, with the weight of the pixels."""
@@ -233,26 +243,32 @@ class FastNetwork(nn.Module):
 
     def modulation(
         self,
-        colors: Statistics,
-        glance: Glance,
+        style: StyleCode,
+        look: int,
         first: Mapping[str, Statistics],
-        seen: Mapping[str, Statistics],
+        drafted: Mapping[str, Statistics],
     ) -> Tensor:
         """What modulates a look's decoder, `(N, CODE)`: the style's code, fitted to a photo.
 
         Args:
-            colors: of the style.
-            glance: of the style.
-            first: of what the first look sees, by depth.
-            seen: of what this look sees, likewise; the same in the first. Both are compared with
-                `glance`, so in the second look `first` is of half the size.
+            style: of which the code is made, the moments being those of the look's own size.
+            look: 0 or 1.
+            first: of the photo's features at half its size, by the encoder's layer: all of
+                `DEPTHS`. They are compared with the style's at half of its own.
+            drafted: of the draft's, likewise; in the first look the photo's once more.
         """
-        aims = _moments(glance.depths[name] for name in DEPTHS)
-        code = self.code(torch.cat((glance.deep, _moments([colors]), aims), 1))
-        sights = []
-        for found in (first, seen):
-            own = _moments(found[name] for name in DEPTHS)
-            sights.append(self.sight(((own + FAINT) / (aims + FAINT)).log()))
+        code = self.code(
+            torch.cat((
+                style.deep,
+                _moments([style.colors]),
+                _moments((style.half, style.whole)[look][name] for name in MOMENTS),
+            ), 1)
+        )  # fmt: skip
+        aims = _moments(style.half[name] for name in MOMENTS) + FAINT
+        sights = [
+            self.sight(((_moments(found[name] for name in MOMENTS) + FAINT) / aims).log())
+            for found in (first, drafted)
+        ]
         code = code.expand(len(sights[0]), -1)  # one style for N photos
         fitted: Tensor = code + self.fit(torch.cat((code, *sights), 1))
         return fitted
@@ -282,17 +298,29 @@ class FastNetwork(nn.Module):
         base = Affine.recoloring(own, style.colors)(photo).clamp(0, 1)
         small = halved(base)
         found = self.encoder.layers(halved(photo), {*DEPTHS.values(), *KEPT})
-        features = {name: found[layer] for name, layer in DEPTHS.items()}
-        first = {name: self._statistics(x, weight) for name, x in features.items()}
-        code = self.modulation(style.colors, style.glances[0], first, first)
-        draft = self._painted(0, features, first, small, style, code)
-        kept = {name: found[name] for name in KEPT}
-        draft = draft + self._step(draft.detach(), kept, style, code, weight)
+        first = {layer: self._statistics(found[layer], weight) for layer in MOMENTS}
+        code = self.modulation(style, 0, first, first)
+        features, seen = by_depth(DEPTHS, found), by_depth(DEPTHS, first)
+        draft = self._painted(0, features, seen, small, style, code)
+        with torch.no_grad():  # it is used, and not learnt from
+            drafted = self.encoder.everything(draft)
+            before = {name: self._statistics(drafted[name], weight) for name in HALF}
+            deeper = by_depth(DRAFTED, drafted)
+            energies = {name: self._statistics(energy(found[name]), weight) for name in KEPT}
+            shares = {name: [1.0] for name in TAKEN}
+            seeds = Seeds(found, energies, [pulls(before, style.half)], shares)
+            gradient = self.encoder.gradient(drafted, seeds)
+        draft = draft + self.descent(gradient.float(), [(code, 1.0)])
         second = base + doubled(draft - small)
-        features = self.encoder(second)
-        seen = {name: self._statistics(x, weight) for name, x in features.items()}
-        code = self.modulation(style.colors, style.glances[1], first, seen)
+        features = {"half": self.shallow(second), **deeper}
+        seen = {"half": self._statistics(features["half"], weight), **by_depth(DRAFTED, before)}
+        code = self.modulation(style, 1, first, before)
         return draft, self._painted(1, features, seen, second, style, code)
+
+    def shallow(self, x: Tensor) -> Tensor:
+        """What the second look encodes of the pixels that it changes."""
+        layer = DEPTHS["half"]
+        return self.encoder.layers(x, {layer})[layer]
 
     def _painted(
         self,
@@ -303,34 +331,14 @@ class FastNetwork(nn.Module):
         style: StyleCode,
         code: Tensor,
     ) -> Tensor:
-        """What a look makes of `base` with the features of what it sees."""
-        glance, decoder = style.glances[look], self.decoder(look)
+        """What a look makes of `base` with some features, by depth."""
+        aims, decoder = style.aims(look), self.decoder(look)
         taken = {}
         for name, x in features.items():
-            turn = Affine.between(seen[name], glance.depths[name])
-            taken[name] = decoder.take(name, x, [turn], [1.0])
+            taken[name] = decoder.take(name, x, [Affine.between(seen[name], aims[name])], [1.0])
         shades = {name: [(code, 1.0)] for name in DEPTHS}
         change: Tensor = decoder(taken, features, shades, self.noises(taken))
         return blurred(base) + change
-
-    def _step(
-        self,
-        draft: Tensor,
-        kept: Mapping[str, Tensor],
-        style: StyleCode,
-        code: Tensor,
-        weight: Tensor | None,
-    ) -> Tensor:
-        """A step downhill from a draft; see `impasto.fast.descent`."""
-        with torch.no_grad():  # it is used, and not learnt from
-            found = self.encoder.everything(draft)
-            own = {name: self._statistics(found[name], weight) for name in TAKEN}
-            energies = {name: self._statistics(energy(x), weight) for name, x in kept.items()}
-            shares = {name: [1.0] for name in TAKEN}
-            seeds = Seeds(kept, energies, [pulls(own, style.aims)], shares)
-            gradient = self.encoder.gradient(found, seeds)
-        step: Tensor = self.descent(gradient.float(), [(code, 1.0)])
-        return step
 
     def noises(
         self, features: Mapping[str, Tensor], at: tuple[int, int] = (0, 0)
@@ -344,6 +352,11 @@ class FastNetwork(nn.Module):
             )
             found[name] = self.noise[:, :, rows][..., columns].to(x.dtype)
         return found
+
+
+def by_depth(layers: Mapping[str, str], found: Mapping[str, Found]) -> dict[str, Found]:
+    """What was found at some of the encoder's layers, by the depth at which it is used."""
+    return {depth: found[layer] for depth, layer in layers.items()}
 
 
 def padded(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,12 +3,13 @@
 What a pixel becomes depends on its neighbourhood, and on the whole photo only through statistics:
 of its colours, and of the features of both looks and of the draft. So a photo is gone through for
 its colours, then for each look two or three times, and between them twice for the draft's step,
-each time in tiles with a halo as wide as is seen; what the draft changes is kept, at half the size.
+each time in tiles with a halo as wide as is seen; what the draft changes is kept, at half the size,
+as it was before its step and as it is after it.
 The result is that of one tile as large as the photo, but for rounding.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import torch
@@ -21,11 +22,14 @@ from impasto.fast.drafts import Draft
 from impasto.fast.maps import Affine, Share, mapped
 from impasto.fast.network import (
     DEPTHS,
+    DRAFTED,
+    HALF,
+    MOMENTS,
     STRIDE,
     FastNetwork,
-    Glance,
     StyleCode,
     blurred,
+    by_depth,
     halved,
 )
 from impasto.fast.statistics import Statistics, Sums
@@ -104,6 +108,7 @@ class _Work:
         self.stepped = Draft(*half, exact=len(self.tiles) == 1)
         self.energies = {name: Sums() for name in KEPT}
         self.only: Seen | None = None  # what the first look saw, if in one tile
+        self.drafted: Mapping[str, Tensor] | None = None  # what the second sees of the draft, then
 
     def run(self, write: Write) -> Iterator[Done]:
         """Paints; yields how far it is."""
@@ -121,14 +126,14 @@ class _Work:
         """Paints; yields after every tile of every pass how much work it was."""
         for tile in self._colors():
             yield COLORS * area(tile)
-        for tile, made in self._look(0, 2, self.half_tiles):
+        for tile, made in self._look(0, self.half_tiles):
             if made is not None:
                 base, painted = made
                 self.draft.put(tile, cut(painted - base, tile))
             yield area(tile)
         for tile in self._descend():
             yield area(tile)
-        for tile, made in self._look(1, 1, self.tiles):
+        for tile, made in self._look(1, self.tiles):
             if made is not None:
                 write(tile.top, tile.left, cut(made[1], tile))
             yield area(tile)
@@ -149,7 +154,7 @@ class _Work:
         ]
 
     def _look(
-        self, look: int, scale: int, tiled: Sequence[Tile]
+        self, look: int, tiled: Sequence[Tile]
     ) -> Iterator[tuple[Tile, tuple[Tensor, Tensor] | None]]:
         """Looks at all tiles, then paints each.
 
@@ -157,23 +162,23 @@ class _Work:
             A tile, and None after it was looked at; after it was painted, the pixels that the look
             changes and what it made of them.
         """
-        yield from self._find_own(look, scale, tiled)
-        depths = {name: [Sums() for _ in self.parts] for name in DEPTHS}
+        yield from self._find_own(look, tiled)
+        sums: list[dict[str, Sums]] = [{} for _ in self.parts]
         seen = None
         for tile in tiled:
-            seen = self._gather(tile, scale, depths)
+            seen = self._gather(look, tile, sums)
             if len(tiled) > 1:
                 seen = None  # too large to be kept; one tile is not looked at twice
             yield tile, None
         if look == 0 and len(self.step_tiles) == 1:
             self.only = seen
-        self._aim(look, depths)
+        self._aim(look, [_found(each) for each in sums])
         for tile in tiled:
-            yield tile, self._painted(look, tile, seen or self._see(tile, scale))
+            yield tile, self._painted(look, tile, seen or self._see(look, tile))
 
     def _descend(self) -> Iterator[Tile]:
         """Takes the draft a step downhill; see `impasto.fast.descent`."""
-        sums = {name: [Sums() for _ in self.parts] for name in TAKEN}
+        sums: list[dict[str, Sums]] = [{} for _ in self.parts]
         drafted = None
         for tile in self.step_tiles:
             if self.only:
@@ -181,32 +186,34 @@ class _Work:
                 view, found = self.only.view, drafted.features
             else:
                 view = self._view(tile, 2, self.recolorings)
-                found = self.net.encoder.layers(self._draft_in(tile, view), TAKEN)
-            for name in TAKEN:
-                for each, mask in zip(sums[name], view.masks, strict=True):
-                    take(each, found[name], view, mask)
+                found = self.net.encoder.layers(self._draft_at(tile, view), HALF)
+            _add(sums, {name: found[name] for name in HALF}, view)
             del found
             yield tile
         self.only = None
-        energies = {name: each.statistics() for name, each in self.energies.items()}
+        energies = _found(self.energies)
+        self.before = [_found(each) for each in sums]
         styles = [
-            pulls({name: sums[name][number].statistics() for name in TAKEN}, part.style.aims)
-            for number, part in enumerate(self.parts)
+            pulls(before, part.style.half)
+            for before, part in zip(self.before, self.parts, strict=True)
         ]
         for tile in self.step_tiles:
-            now = drafted or self._drafted(tile, self._see(tile, 2))
+            now = drafted or self._drafted(tile, self._see(0, tile))
             drafted = None
+            if len(self.tiles) == 1:
+                self.drafted = by_depth(DRAFTED, now.features)
             self.stepped.put(tile, cut(self._step(now, energies, styles), tile))
             yield tile
-        self.draft = self.stepped
+        if len(self.tiles) > 1:
+            self.draft = self.draft.rounded()
 
-    def _draft_in(self, tile: Tile, view: View) -> Tensor:
+    def _draft_at(self, tile: Tile, view: View) -> Tensor:
         """The pixels of the draft that are seen for a tile."""
         return view.base + self.draft.at(tile.seen, view.base.device)
 
     def _drafted(self, tile: Tile, seen: Seen) -> Drafted:
         """The draft in a tile, of which the first look saw this."""
-        draft = self._draft_in(tile, seen.view)
+        draft = self._draft_at(tile, seen.view)
         return Drafted(seen.view, draft, self.net.encoder.everything(draft), seen.kept)
 
     def _step(
@@ -233,51 +240,57 @@ class _Work:
         step: Tensor = self.net.descent(gradient, list(zip(self.codes, where, strict=True)))
         return drafted.pixels - drafted.view.base + self.amount * whole * step
 
-    def _find_own(
-        self, look: int, scale: int, tiled: Sequence[Tile]
-    ) -> Iterator[tuple[Tile, None]]:
+    def _find_own(self, look: int, tiled: Sequence[Tile]) -> Iterator[tuple[Tile, None]]:
         """Finds the code of the photo's own style for a look, where that counts; else None."""
         self.own = None
         if not self._keeps_own():
             return
-        own = _Glances()
+        sums: dict[str, Sums] = {}
+        deep = Sums()
         for tile in tiled:
-            own.take(self.net, self._view(tile, scale))
+            view = self._view(tile, 2 - look)
+            found = self.net.encoder.layers(view.pixels, MOMENTS)
+            _add([sums], found, replace(view, masks=[None]))
+            if look == 0:
+                take(deep, self.net.deep(found[DEPTHS["eighth"]]), view, None)
             yield tile, None
-        glance = own.glance()
+        found_own = _found(sums)
         if look == 0:
-            self.own_depths = glance.depths
-        self.own = self.net.modulation(self.colors, glance, self.own_depths, glance.depths)
+            # Not a whole one, but all that `modulation` asks for.
+            self.own_style = StyleCode(self.colors, found_own, {}, deep.statistics().mean)
+        else:
+            self.own_style = replace(self.own_style, whole=found_own)
+        half = self.own_style.half
+        self.own = self.net.modulation(self.own_style, look, half, half)
 
-    def _gather(self, tile: Tile, scale: int, depths: Mapping[str, Sequence[Sums]]) -> Seen:
+    def _gather(self, look: int, tile: Tile, sums: Sequence[dict[str, Sums]]) -> Seen:
         """Looks at a tile and adds its features to what is known of the parts."""
-        seen = self._see(tile, scale)
-        for name, x in seen.features.items():
-            for sums, mask in zip(depths[name], seen.view.masks, strict=True):
-                take(sums, x, seen.view, mask)
+        seen = self._see(look, tile)
+        _add(sums, seen.features, seen.view)
         for name, x in seen.kept.items():
             take(self.energies[name], energy(x), seen.view, None)
         return seen
 
-    def _aim(self, look: int, depths: Mapping[str, Sequence[Sums]]) -> None:
-        """Makes each part's maps and code of what a look has found in it."""
-        found = [
-            {name: sums[part].statistics() for name, sums in depths.items()}
-            for part in range(len(self.parts))
-        ]
+    def _aim(self, look: int, found: Sequence[Mapping[str, Statistics]]) -> None:
+        """Makes each part's maps and code of what a look has found in it, by depth."""
         if look == 0:
-            self.first = found
-        glances = [part.style.glances[look] for part in self.parts]
+            self.first = [{DEPTHS[name]: own[name] for name in DEPTHS} for own in found]
+            self.before = self.first
+        else:
+            found = [
+                {**own, **by_depth(DRAFTED, before)}
+                for own, before in zip(found, self.before, strict=True)
+            ]
+        aims = [part.style.aims(look) for part in self.parts]
         self.transfers = {
             name: [
-                Affine.between(own[name], aim.depths[name])
-                for own, aim in zip(found, glances, strict=True)
+                Affine.between(own[name], aim[name]) for own, aim in zip(found, aims, strict=True)
             ]
             for name in DEPTHS
         }
         self.codes = [
-            self.net.modulation(part.style.colors, aim, first, own)
-            for part, aim, first, own in zip(self.parts, glances, self.first, found, strict=True)
+            self.net.modulation(part.style, look, first, before)
+            for part, first, before in zip(self.parts, self.first, self.before, strict=True)
         ]
 
     def _keeps_own(self) -> bool:
@@ -312,59 +325,63 @@ class _Work:
             self.amount if mask is None else self.amount * pooled(mask, depth) for mask in masks
         ]
 
-    def _see(self, tile: Tile, scale: int) -> Seen:
-        view = self._view(tile, scale, self.recolorings)
-        if scale == 2:
-            found = self.net.encoder.layers(view.pixels, {*DEPTHS.values(), *KEPT})
-            features = {name: found[layer] for name, layer in DEPTHS.items()}
-            return Seen(view, view.base, features, {name: found[name] for name in KEPT})
-        base = view.base + self.draft.enlarged(tile.seen, view.base.device)
-        return Seen(view, base, self.net.encoder(base), {})
+    def _see(self, look: int, tile: Tile) -> Seen:
+        view = self._view(tile, 2 - look, self.recolorings)
+        if look == 0:
+            found = self.net.encoder.layers(view.pixels, {*MOMENTS, *KEPT})
+            kept = {name: found[name] for name in KEPT}
+            return Seen(view, view.base, by_depth(DEPTHS, found), kept)
+        base = view.base + self.stepped.enlarged(tile.seen, view.base.device)
+        return Seen(view, base, {"half": self.net.shallow(base)}, {})
 
     def _painted(self, look: int, tile: Tile, seen: Seen) -> tuple[Tensor, Tensor]:
         """The pixels that a look changes, and what it makes of them."""
-        decoder = self.net.decoder(look)
+        decoder, features = self.net.decoder(look), dict(seen.features)
+        if look == 1:
+            features |= self.drafted or self._deep_in_draft(tile, seen.view)
         taken, shades = {}, {}
-        for depth, (name, x) in enumerate(seen.features.items(), 1):
+        for depth, (name, x) in enumerate(features.items(), 1):
             shares = self._shares(seen.view.masks, depth)
             taken[name] = decoder.take(name, x, self.transfers[name], shares)
             shades[name] = [(code, share) for code, share in zip(self.codes, shares, strict=True)]
             if self.own is not None:
                 shades[name].append((self.own, 1 - sum(shares)))
         noise = self.net.noises(taken, (tile.seen[0], tile.seen[1]))
-        change: Tensor = decoder(taken, seen.features, shades, noise)
+        change: Tensor = decoder(taken, features, shades, noise)
         painted = blurred(seen.base) + change
         if self.own is None:
             return seen.base, painted
         # What the look loses of the photo in its own style comes back as far as that holds: where
         # no style counts, the photo does not change.
         photo = seen.view.pixels
-        features = seen.features if look == 0 else self.net.encoder(photo)
+        if look == 1:
+            features = {"half": self.net.shallow(photo), **self._deeper(halved(photo))}
         taken = {name: decoder.take(name, x) for name, x in features.items()}
         own = {name: [(self.own, 1.0)] for name in DEPTHS}
         kept: Tensor = blurred(photo) + decoder(taken, features, own, noise)
         left = 1 - sum(self._shares(seen.view.masks, 0))
         return seen.base, painted + left * (photo - kept)
 
+    def _deep_in_draft(self, tile: Tile, view: View) -> dict[str, Tensor]:
+        """What the second look sees of the draft, as it was before its step, for a tile."""
+        top, left, bottom, right = (edge // 2 for edge in tile.seen)
+        change = self.draft.at((top, left, bottom, right), view.base.device)
+        return self._deeper(halved(view.base) + change)
 
-class _Glances:
-    """What a look finds in the photo itself, from tiles."""
+    def _deeper(self, x: Tensor) -> dict[str, Tensor]:
+        """What the second look sees of pixels of half the size, by depth."""
+        return by_depth(DRAFTED, self.net.encoder.layers(x, DRAFTED.values()))
 
-    def __init__(self) -> None:
-        self.depths = {name: Sums() for name in DEPTHS}
-        self.deep = Sums()
 
-    def take(self, net: FastNetwork, view: View) -> None:
-        """Takes in a tile."""
-        features = net.encoder(view.pixels)
+def _add(sums: Sequence[dict[str, Sums]], features: Mapping[str, Tensor], view: View) -> None:
+    """Adds what was seen in a tile to what is known of each part, by the features' names."""
+    for known, mask in zip(sums, view.masks, strict=True):
         for name, x in features.items():
-            take(self.depths[name], x, view, None)
-        take(self.deep, net.deep(features["eighth"]), view, None)
+            take(known.setdefault(name, Sums()), x, view, mask)
 
-    def glance(self) -> Glance:
-        """Of all tiles."""
-        depths = {name: sums.statistics() for name, sums in self.depths.items()}
-        return Glance(depths, self.deep.statistics().mean)
+
+def _found(sums: Mapping[str, Sums]) -> dict[str, Statistics]:
+    return {name: each.statistics() for name, each in sums.items()}
 
 
 def paint(

@@ -37,7 +37,8 @@ class Seen:
         view: what was read.
         base: the pixels that the look changes: in the styles' colours, and as the look before left
             them.
-        features: of what it sees: the first look of the photo, the second of `base`.
+        features: of what it sees, by depth: the first look of the photo, the second of `base` the
+            shallowest alone, as the others are the draft's.
         kept: features of the photo that the draft's step is to keep, by layer; none in the second.
     """
 
