@@ -222,6 +222,7 @@ def test_tiles_agree_where_a_photo_is_flat(fast: FastStyle) -> None:
     assert float((painted(64) - painted(None)).abs().max()) < 1e-3
 
 
+@pytest.mark.timeout(900)  # it exports twice, each time in 140 s of a slow core
 def test_the_file_for_onnx_agrees_where_features_are_flat(fast: FastStyle, tmp_path: Path) -> None:
     assert 0 < export_onnx(fast, tmp_path / "fast.onnx") < 1e-3
     broken = FastStyle.load()
