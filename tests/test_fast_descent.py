@@ -14,7 +14,7 @@ from impasto.fast import frozen
 from impasto.fast.decoder import CODE
 from impasto.fast.descent import FARTHEST, KEPT, TAKEN, Descent, Seeds, energy, pulls, stride_of
 from impasto.fast.drafts import Draft
-from impasto.fast.network import FastNetwork, StyleCode, halved
+from impasto.fast.network import HALF, MOMENTS, FastNetwork, StyleCode, halved
 from impasto.fast.painting import Part, paint
 from impasto.fast.statistics import Statistics, statistics
 from impasto.fast.tiles import HALO, Tile
@@ -124,7 +124,8 @@ def test_a_draft_is_taken_downhill(net: FastNetwork, monkeypatch: pytest.MonkeyP
 
 def test_styles_bring_what_a_step_needs(net: FastNetwork) -> None:
     one, other = (net.style(smooth(64, seed)) for seed in (30, 31))
-    assert set(one.half) >= set(TAKEN)
+    assert set(TAKEN) <= set(one.half) == set(HALF)
+    assert set(one.whole) == set(MOMENTS)
     half = halved(smooth(64, 30))
     for name, found in of(net.encoder.everything(half), TAKEN).items():
         assert torch.allclose(one.half[name].covariance, found.covariance, atol=1e-4)

@@ -446,19 +446,24 @@ def test_linear_layers_learn_slowly_but_for_those_that_fit(data: Path, tmp_path:
     assert min(steps[f"decoders.{look}.narrow.weight"] for look in range(2)) > 0
 
 
-def test_a_run_learns_is_continued_and_can_be_used(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY, "--images", "96"]
-    run += ["--rate", "5e-4"]
+def test_a_run_is_continued(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY, "--images", "24"]
     fast.main([*run, "--out", str(tmp_path / "whole")])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len([line for line in lines if "loss" in line]) == 24
+    assert len([line for line in lines if "loss" in line]) == 6
     fast.main([*run, "--out", str(tmp_path / "parts"), "--time", "0"])
     fast.main([*run, "--out", str(tmp_path / "parts"), "--resume"])
     whole, parts = (tmp_path / name / "fast.safetensors" for name in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
-    painter = FastStyle.load(whole)
+    assert sorted(path.name for path in (tmp_path / "whole").glob("sheet-*")) == [
+        f"sheet-{seen:07d}.png" for seen in (6, 12, 18, 24)
+    ]
+
+
+def test_a_run_learns_and_can_be_used(data: Path, tmp_path: Path) -> None:
+    run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY, "--out", str(tmp_path)]
+    fast.main([*run, "--images", "192", "--rate", "5e-4"])
+    painter = FastStyle.load(tmp_path / "fast.safetensors")
     options, found = Options(widths="4,4,8,8"), style_pictures(data, tmp_path / "cache")
     recipe = Recipe(options, found, torch.device("cpu"), torch.float32)
     photos = torch.cat([Picture(pictures.photo(64, 64, i)).tensor() for i in (1, 3, 5)])
@@ -469,14 +474,11 @@ def test_a_run_learns_is_continued_and_can_be_used(
             float(recipe._loss(net(photos, net.style(styles)), kept, aims)[0])
             for net in (recipe.net, painter.network)
         )
-    assert last < first - 0.12
+    assert last < first - 0.3
     made = painter.stylize(
         Picture(pictures.photo(40, 32)), painter.style(Picture(pictures.painting()))
     )
     assert made.size == (40, 32)
-    assert sorted(path.name for path in (tmp_path / "whole").glob("sheet-*")) == [
-        f"sheet-{seen:07d}.png" for seen in (24, 48, 72, 96)
-    ]
 
 
 def test_a_run_begins_with_an_earlier_network(data: Path, tmp_path: Path) -> None:

@@ -35,17 +35,20 @@ class Draft:
 
     def put(self, tile: Tile, change: Tensor) -> None:
         """Keeps the change in a tile."""
+        self._put(slice(tile.top, tile.bottom), slice(tile.left, tile.right), change)
+
+    def _put(self, rows: slice, columns: slice, change: Tensor) -> None:
         if self._change.dtype == torch.int16:
             change = (change * FINE).round().clamp(-MOST, MOST)
-        self._change[..., tile.top : tile.bottom, tile.left : tile.right] = change
+        self._change[..., rows, columns] = change
 
     def rounded(self) -> "Draft":
         """The same in half the bytes; see `FINE`."""
-        rows, kept = self._change.shape[-2], Draft(*self._change.shape[-2:], exact=False)
-        for top in range(0, rows, 256):  # not all at once, in float32
-            part = self._change[..., top : top + 256, :]
-            bottom, right = top + part.shape[-2], part.shape[-1]
-            kept.put(Tile(top, 0, bottom, right, (top, 0, bottom, right)), part)
+        height, width = self._change.shape[-2:]
+        kept = Draft(height, width, exact=False)
+        for top in range(0, height, 256):  # not all at once, in float32
+            rows = slice(top, top + 256)
+            kept._put(rows, slice(None), self._change[..., rows, :])
         return kept
 
     def at(self, seen: tuple[int, int, int, int], device: torch.device) -> Tensor:

@@ -80,9 +80,8 @@ MOMENTS: Final = tuple(DEPTHS.values())
 """Whose moments make codes and fit them: of a style at half the size and in full, of photo and
 draft at half the size."""
 
-HALF: Final = ("relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu4_1")
-"""Whose statistics are taken of a style, and of a draft, at half the size: all of `DEPTHS`,
-`DRAFTED` and `TAKEN`."""
+HALF: Final = tuple(sorted({*MOMENTS, *DRAFTED.values(), *TAKEN}))
+"""Whose statistics are taken of a style, and of a draft, at half the size."""
 
 SIGHT: Final = 64
 """How many numbers tell how the moments of the photo, or of its draft, compare with the style's."""
@@ -137,8 +136,9 @@ class StyleCode:
 
     def with_coarse(self, coarse: "StyleCode") -> "StyleCode":
         """The fine texture and the colours of this style, with the strokes of another."""
-        half = {**coarse.half, "relu1_2": self.half["relu1_2"]}  # like block 2 in full
-        whole = {**coarse.whole, "relu2_1": self.whole["relu2_1"]}
+        fine = DEPTHS["half"]
+        half = {**coarse.half, "relu1_2": self.half["relu1_2"]}  # as fine as that in full
+        whole = {**coarse.whole, fine: self.whole[fine]}
         return StyleCode(self.colors, half, whole, coarse.deep)
 
     def aims(self, look: int) -> dict[str, Statistics]:
@@ -254,7 +254,7 @@ class FastNetwork(nn.Module):
             style: of which the code is made, the moments being those of the look's own size.
             look: 0 or 1.
             first: of the photo's features at half its size, by the encoder's layer: all of
-                `DEPTHS`. They are compared with the style's at half of its own.
+                `MOMENTS`. They are compared with the style's at half of its own.
             drafted: of the draft's, likewise; in the first look the photo's once more.
         """
         code = self.code(
@@ -297,7 +297,7 @@ class FastNetwork(nn.Module):
         own = self._statistics(photo, weight)
         base = Affine.recoloring(own, style.colors)(photo).clamp(0, 1)
         small = halved(base)
-        found = self.encoder.layers(halved(photo), {*DEPTHS.values(), *KEPT})
+        found = self.encoder.layers(halved(photo), {*MOMENTS, *KEPT})
         first = {layer: self._statistics(found[layer], weight) for layer in MOMENTS}
         code = self.modulation(style, 0, first, first)
         features, seen = by_depth(DEPTHS, found), by_depth(DEPTHS, first)

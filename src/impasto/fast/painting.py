@@ -47,6 +47,9 @@ FAINTEST: Final = 1e-6
 COLORS: Final = 0.03
 """What it costs to gather colours, as a share of a pass of the network."""
 
+SCALES: Final = (2, 1)
+"""How many of the photo's pixels, on a side, are one of each look's."""
+
 Read = Callable[[int, int, int, int], Tensor]
 """Gives the pixels of rows top to bottom and columns left to right: `(1, 3, h, w)`."""
 
@@ -82,10 +85,7 @@ class Done(NamedTuple):
 
 
 class _Work:
-    """One photo being painted; see `paint`.
-
-    A scale is that of a look: 1 for the photo's own pixels, 2 where one is a square of four.
-    """
+    """One photo being painted; see `paint`. A scale is one of `SCALES`."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class _Work:
         sums: dict[str, Sums] = {}
         deep = Sums()
         for tile in tiled:
-            view = self._view(tile, 2 - look)
+            view = self._view(tile, SCALES[look])
             found = self.net.encoder.layers(view.pixels, MOMENTS)
             _add([sums], found, replace(view, masks=[None]))
             if look == 0:
@@ -326,7 +326,7 @@ class _Work:
         ]
 
     def _see(self, look: int, tile: Tile) -> Seen:
-        view = self._view(tile, 2 - look, self.recolorings)
+        view = self._view(tile, SCALES[look], self.recolorings)
         if look == 0:
             found = self.net.encoder.layers(view.pixels, {*MOMENTS, *KEPT})
             kept = {name: found[name] for name in KEPT}
