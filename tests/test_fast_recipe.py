@@ -447,16 +447,16 @@ def test_linear_layers_learn_slowly_but_for_those_that_fit(data: Path, tmp_path:
 
 
 def test_a_run_is_continued(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY, "--images", "24"]
+    run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY, "--images", "32"]
     fast.main([*run, "--out", str(tmp_path / "whole")])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len([line for line in lines if "loss" in line]) == 6
+    assert len([line for line in lines if "loss" in line]) == 8
     fast.main([*run, "--out", str(tmp_path / "parts"), "--time", "0"])
     fast.main([*run, "--out", str(tmp_path / "parts"), "--resume"])
     whole, parts = (tmp_path / name / "fast.safetensors" for name in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
     assert sorted(path.name for path in (tmp_path / "whole").glob("sheet-*")) == [
-        f"sheet-{seen:07d}.png" for seen in (6, 12, 18, 24)
+        f"sheet-{seen:07d}.png" for seen in (8, 16, 24, 32)
     ]
 
 
