@@ -18,8 +18,8 @@ from impasto.errors import SettingsError, WeightsError
 from impasto.fast.decoder import CODE, LEAST_GATE, MOST_GATE, Modulated
 from impasto.fast.maps import Affine, mapped
 from impasto.fast.network import (
+    DEEP,
     DEPTHS,
-    DRAFTED,
     FORM,
     LOOKS,
     MOMENTS,
@@ -33,8 +33,10 @@ from impasto.fast.painting import Part, paint
 from impasto.fast.statistics import (
     LEAST,
     SHRINK,
+    _polar,
     _roots,
     blend,
+    moving_matrix,
     recolor_matrix,
     statistics,
     transfer_matrix,
@@ -60,6 +62,8 @@ def network(seed: int = 0) -> FastNetwork:
     for name, parameter in net.named_parameters():
         if ".gates." in name:
             nn.init.normal_(parameter, std=0.01)  # as large as they are learnt
+        if ".take_beside." in name:
+            nn.init.normal_(parameter, std=0.05)
     return net
 
 
@@ -152,6 +156,50 @@ def test_the_transform_gives_features_the_styles_covariance() -> None:
     assert torch.allclose(itself, torch.eye(24)[None], atol=2e-3)
 
 
+def test_features_get_the_styles_second_moments_and_move_least() -> None:
+    torch.manual_seed(2)
+    mix, shift = torch.randn(2, 24, 24), 3 * torch.rand(2, 24, 1, 1)
+    x, y = (
+        torch.einsum("ij,njhw->nihw", m, torch.randn(1, 24, 40, 40)) + s
+        for m, s in zip(mix, shift, strict=True)
+    )
+    own, aim = statistics(x), statistics(y)
+    M = moving_matrix(own, aim, shrink=0.0, room=1e-4)
+    reached, gram = (
+        torch.einsum("nihw,njhw->ij", each, each) / 1600
+        for each in (Affine.between(own, aim)(x), y)
+    )
+    exact = Affine(M, torch.zeros(1, 24), torch.zeros(1, 24))(x)
+    assert (torch.einsum("nihw,njhw->ij", exact, exact) / 1600 - gram).norm() < 2e-3 * gram.norm()
+    assert (reached - gram).norm() < 0.5 * gram.norm()  # as far as room and shrink let it
+    assert torch.allclose(M, M.mT, atol=5e-3 * float(M.abs().max()))
+    assert torch.linalg.eigvalsh((M[0] + M[0].mT) / 2).min() > 0  # Monge's map: no turning
+    colored = Affine(transfer_matrix(own, aim, shrink=0.0, room=1e-4), own.mean, aim.mean)(x)
+    assert (exact - x).square().mean() < 0.95 * (colored - x).square().mean()
+    assert torch.allclose(moving_matrix(own, own), torch.eye(24)[None], atol=5e-3)
+
+
+def test_features_of_a_flat_place_move_less() -> None:
+    encoder = Encoder.load("slim")
+    photo = smooth(96, 96)
+    photo[..., :48] = 0.5
+    x, y = (encoder(each, ["relu3_1"])["relu3_1"] for each in (photo, smooth(96, 96, seed=1)))
+    own, aim = statistics(x), statistics(y)
+    moved = Affine.between(own, aim)(x)
+    colored = Affine(transfer_matrix(own, aim), own.mean, aim.mean)(x)
+    flat = slice(2, 10)
+    least, most = ((each - x)[..., flat].square().mean() for each in (moved, colored))
+    assert least < 0.9 * most
+
+
+def test_the_orthogonal_factor_is_that_of_singular_values() -> None:
+    torch.manual_seed(3)
+    U, V = torch.linalg.qr(torch.randn(2, 64, 64, dtype=torch.float64))[0]
+    values = torch.logspace(-4, 0, 64, dtype=torch.float64)
+    found = _polar((U * values @ V.mT)[None].float())[0].double()
+    assert (found - U @ V.mT).abs().max() < 2e-3
+
+
 def test_roots_are_those_of_eigenvalues() -> None:
     torch.manual_seed(3)
     basis, _ = torch.linalg.qr(torch.randn(2, 64, 64, dtype=torch.float64))
@@ -201,14 +249,16 @@ def _at(values: Tensor) -> Tensor:
 def test_the_root_of_a_style_is_found_once() -> None:
     found = statistics(torch.rand(1, 8, 9, 9))
     with torch.inference_mode():
-        quick = found.root(0.02, 0.25)
-        assert found.root(0.02, 0.25) is quick
-    usual = found.root(0.02, 0.25)
+        quick = found.root(0.02, 0.25, centred=True)
+        assert found.root(0.02, 0.25, centred=True) is quick
+    usual = found.root(0.02, 0.25, centred=True)
     assert not usual.is_inference()
     assert torch.equal(usual, quick)
-    assert not torch.allclose(found.root(0.02, 0.0), usual)
+    assert not torch.allclose(found.root(0.02, 0.0, centred=True), usual)
+    assert not torch.allclose(found.root(0.02, 0.25, centred=False), usual)
     learnt = statistics(torch.rand(1, 8, 9, 9, requires_grad=True))
-    assert learnt.root(0.02, 0.25) is not learnt.root(0.02, 0.25)  # its graph serves once
+    first, second = (learnt.root(0.02, 0.25, centred=False) for _ in range(2))
+    assert first is not second  # its graph serves once
 
 
 def test_a_grey_style_takes_colour_away() -> None:
@@ -257,8 +307,8 @@ def test_the_first_look_sees_the_photo_the_second_the_draft() -> None:
         return layers(pixels, wanted)
 
     net.encoder.layers = watched  # type: ignore[method-assign, assignment]
-    features: dict[str, Tensor] = {}
-    net.decoder(1).register_forward_pre_hook(lambda _, given: features.update(given[1]))
+    calls: list[tuple[Any, ...]] = []
+    net.decoder(1).register_forward_pre_hook(lambda _, given: calls.append(given))
     for work in (lambda: net(x, style), lambda: painted(net, x, [Part(style)], None)):
         seen.clear()
         work()
@@ -268,8 +318,10 @@ def test_the_first_look_sees_the_photo_the_second_the_draft() -> None:
         assert (seen[1] - seen[0]).abs().mean() > 0.02
         assert seen[2].shape == x.shape
         assert (seen[2] - x).abs().mean() > 0.02
-        for name, layer in DRAFTED.items():  # deep, of the draft as it was before its step
+        _, features, _, _, beside = calls[-1]
+        for name, layer in DEEP.items():  # deep, of the draft as it was before its step
             assert torch.allclose(features[name], layers(seen[1], {layer})[layer], atol=1e-5)
+            assert torch.allclose(beside[name], layers(seen[0], {layer})[layer], atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(230, 341), (63, 95)])  # 63 and 95 end in half a pixel
@@ -359,7 +411,7 @@ def test_gates_multiply_channels_where_features_say_so() -> None:
     assert change[..., 5:].square().mean() < 0.05 * change[..., :3].square().mean()
 
 
-def test_gates_are_made_of_what_the_look_sees_at_each_depth() -> None:
+def test_a_look_is_gated_by_what_it_sees_and_the_second_by_the_photo_too() -> None:
     net, x = network(), smooth(64, 96)
     style = net.style(smooth(64, 80, seed=1))
     calls: list[tuple[Any, ...]] = []
@@ -369,20 +421,48 @@ def test_gates_are_made_of_what_the_look_sees_at_each_depth() -> None:
     painted(net, x, [Part(style, mask)], None)
     assert len(calls) == 4  # of each look: in the style, then in the photo's own
     half = net.encoder.everything(F.avg_pool2d(x, 2))
-    first = by_depth(DEPTHS, half)
-    second = {"half": net.encoder.everything(x)["relu2_1"], **by_depth(DRAFTED, half)}
+    first, photo = by_depth(DEPTHS, half), by_depth(DEEP, half)
+    second = {"half": net.encoder.everything(x)["relu2_1"], **photo}
     for number, seen in ((0, first), (1, first), (3, second)):
         for name, features in calls[number][1].items():
             assert torch.allclose(features, seen[name], atol=1e-5)
     for name, features in calls[2][1].items():  # of the draft
         assert not torch.allclose(calls[3][1][name], features, atol=1e-2)
+    for number, told in enumerate(({}, {}, photo, photo)):
+        beside = calls[number][4]
+        assert beside.keys() == told.keys()
+        for name, features in beside.items():
+            assert torch.allclose(features, told[name], atol=1e-5)
     for look in range(LOOKS):
-        taken, features, shades, noise = calls[2 * look]
-        change = net.decoder(look)(taken, features, shades, noise)
+        taken, features, shades, noise, beside = calls[2 * look]
+        decoder = net.decoder(look)
+        change = decoder(taken, features, shades, noise, beside)
         for name in DEPTHS:
             without = features | {name: 0 * features[name]}
-            other = net.decoder(look)(taken, without, shades, noise)
+            other = decoder(taken, without, shades, noise, beside)
             assert (other - change).abs().max() > 1e-4
+        for name in beside:
+            without = beside | {name: 0 * beside[name]}
+            other = decoder(taken, features, shades, noise, without)
+            assert (other - change).abs().max() > 1e-4
+        for name, conv in decoder.take_beside.items():
+            moved = taken | {name: taken[name] + conv(beside[name])}
+            nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
+            gated = decoder(taken, features, shades, noise, beside)
+            assert (gated - change).abs().max() > 1e-4
+            other = decoder(moved, features, shades, noise, beside)
+            assert torch.allclose(other, change, atol=1e-6)
+            without = beside | {name: 0 * beside[name]}
+            other = decoder(taken, features, shades, noise, without)
+            assert (other - gated).abs().max() > 1e-5
+            change = gated
+
+
+def test_what_is_taken_of_the_photo_begins_at_0() -> None:
+    fresh = FastNetwork(Encoder.load("slim"), WIDTHS)
+    assert not list(fresh.decoder(0).take_beside)
+    assert sorted(fresh.decoder(1).take_beside) == sorted(DEEP)
+    assert all(not weight.any() for weight in fresh.decoder(1).take_beside.parameters())
 
 
 def test_the_code_is_fitted_to_photo_and_draft() -> None:
@@ -409,7 +489,7 @@ def test_only_the_second_look_knows_the_style_in_full() -> None:
     assert (codes[1] - mixed_codes[1]).abs().max() > 1e-3
     assert mixed.aims(0) == one.aims(0)
     assert mixed.aims(1)["half"] is other.whole["relu2_1"]
-    for name, layer in DRAFTED.items():
+    for name, layer in DEEP.items():
         assert mixed.aims(1)[name] is one.half[layer]
 
 
@@ -463,13 +543,14 @@ def test_nothing_beyond_the_halo_is_seen(look: int) -> None:
     shades = {name: [(code, 1.0)] for name in DEPTHS}
     x.requires_grad_()
     if look == 0:
-        features = by_depth(DEPTHS, net.encoder.layers(x, MOMENTS))
+        features, beside = by_depth(DEPTHS, net.encoder.layers(x, MOMENTS)), {}
     else:
-        deeper = net.encoder.layers(F.avg_pool2d(x, 2), DRAFTED.values())
-        features = {"half": net.shallow(x), **by_depth(DRAFTED, deeper)}
+        deeper = net.encoder.layers(F.avg_pool2d(x, 2), DEEP.values())
+        beside = by_depth(DEEP, deeper)
+        features = {"half": net.shallow(x), **beside}
     decoder = net.decoder(look)
     taken = {name: decoder.take(name, each) for name, each in features.items()}
-    change = decoder(taken, features, shades, net.noises(taken))
+    change = decoder(taken, features, shades, net.noises(taken), beside)
     change[0, :, 144, 144].sum().backward()
     assert x.grad is not None
     seen = torch.nonzero(x.grad.abs().sum((0, 1)))

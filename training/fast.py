@@ -80,9 +80,10 @@ class Options:
         rate: highest rate, of Muon for matrices and of Adam for biases and the last layer.
         linear: the rate of linear layers, which turn a style into gains, as a share of that: all
             their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
-        fit: the rate of the layers that fit a style's code to a photo, and of those that say how
-            long a draft's step is, likewise. The last of them begin at 0: at the rate of the others
-            nothing comes of it in hundreds of steps.
+        fit: the rate of the layers that fit a style's code to a photo, of those that say how long a
+            draft's step is, and of those that take the photo's features for the second look,
+            likewise. The last of each begin at 0: at the rate of the others nothing comes of it in
+            hundreds of steps.
         gates: the rate of the last layers that make gates, which begin at 0 as well, likewise.
         photos: how often a photo comes from which folder; see `chances`.
         styles: how often a style does.
@@ -174,7 +175,8 @@ class Recipe:
             for module in self.net.modules()
             for parameter in module.parameters(recurse=False)
         }
-        for layers in (self.net.sight, self.net.fit, self.net.descent):
+        beside = self.net.decoder(1).take_beside
+        for layers in (self.net.sight, self.net.fit, self.net.descent, beside):
             shares |= dict.fromkeys(layers.parameters(), options.fit)
         for module in self.net.modules():
             if isinstance(module, Modulated):

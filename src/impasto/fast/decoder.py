@@ -155,18 +155,31 @@ class Decoder(nn.Module):
     Args:
         channels: of the features, by depth.
         widths: its own channels at full size, 1/2, 1/4 and 1/8.
+        beside: channels of features of the photo that it gets beside them, by depth; none at 1/2.
     """
 
-    def __init__(self, channels: Mapping[str, int], widths: tuple[int, int, int, int]) -> None:
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        widths: tuple[int, int, int, int],
+        beside: Mapping[str, int],
+    ) -> None:
         super().__init__()
         full, half, quarter, eighth = widths
         self.take_eighth = nn.Conv2d(channels["eighth"], eighth, 1)
         self.take_quarter = nn.Conv2d(channels["quarter"], quarter, 1)
         self.take_half = nn.Conv2d(channels["half"], half, 1)
-        self.narrow = nn.Conv2d(channels["eighth"], NARROW, 1)
+        after = {"quarter": quarter, "eighth": eighth}
+        self.take_beside = nn.ModuleDict({
+            depth: nn.Conv2d(count, after[depth], 1, bias=False)
+            for depth, count in beside.items()
+        })  # fmt: skip
+        for parameter in self.take_beside.parameters():
+            nn.init.zeros_(parameter)
+        self.narrow = nn.Conv2d(channels["eighth"] + beside.get("eighth", 0), NARROW, 1)
         self.at_eighth = nn.ModuleList(Modulated(eighth, NARROW) for _ in range(2))
         self.to_quarter = nn.Conv2d(eighth, quarter, 1)
-        self.at_quarter = Modulated(quarter, channels["quarter"])
+        self.at_quarter = Modulated(quarter, channels["quarter"] + beside.get("quarter", 0))
         self.to_half = nn.Conv2d(quarter, half, 1)
         self.at_half = Modulated(half, channels["half"])
         self.to_full = nn.Conv2d(half, full, 1)
@@ -188,24 +201,44 @@ class Decoder(nn.Module):
         features: Mapping[str, Tensor],
         styles: Mapping[str, Sequence[Shade]],
         noise: Mapping[str, Tensor],
+        beside: Mapping[str, Tensor],
     ) -> Tensor:
         """The change, `(N, 3, H, W)`.
 
         Args:
             taken: what `take` made of the features, by depth.
-            features: as the encoder gave them, of which gates are made, by depth.
+            features: as the encoder gave them, by depth: gates are made of them.
             styles: shades, by depth.
             noise: `(1, 1, h, w)`, by depth.
+            beside: features of the photo, by depth: gates are made of them too, and what 1×1
+                convolutions make of them is added to what was taken.
         """
-        x, seen = taken["eighth"], self.narrow(features["eighth"])
+        x, seen = self._joined("eighth", taken, features, beside)
+        seen = self.narrow(seen)
         for block in self.at_eighth:
             x = block(x, seen, styles["eighth"], noise["eighth"])
-        x = doubled(self.to_quarter(x)) + taken["quarter"]
-        x = self.at_quarter(x, features["quarter"], styles["quarter"], noise["quarter"])
-        x = doubled(self.to_half(x)) + taken["half"]
-        x = self.at_half(x, features["half"], styles["half"], noise["half"])
+        more, seen = self._joined("quarter", taken, features, beside)
+        x = doubled(self.to_quarter(x)) + more
+        x = self.at_quarter(x, seen, styles["quarter"], noise["quarter"])
+        more, seen = self._joined("half", taken, features, beside)
+        x = doubled(self.to_half(x)) + more
+        x = self.at_half(x, seen, styles["half"], noise["half"])
         change: Tensor = self.out(self.at_full(doubled(self.to_full(x))))
         return 1.5 * torch.tanh(change / 1.5)
+
+    def _joined(
+        self,
+        depth: str,
+        taken: Mapping[str, Tensor],
+        features: Mapping[str, Tensor],
+        beside: Mapping[str, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """What is taken at a depth and what gates see there, with the photo's where there are."""
+        if depth not in beside:
+            return taken[depth], features[depth]
+        photo = beside[depth]
+        more = taken[depth] + self.take_beside[depth](photo)
+        return more, torch.cat((features[depth], photo), 1)
 
 
 def doubled(x: Tensor) -> Tensor:

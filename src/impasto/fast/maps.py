@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.fast.statistics import Statistics, in_float32, recolor_matrix, transfer_matrix
+from impasto.fast.statistics import Statistics, in_float32, moving_matrix, recolor_matrix
 
 __all__ = ["Affine", "Share", "mapped"]
 
@@ -30,8 +30,9 @@ class Affine(NamedTuple):
 
     @classmethod
     def between(cls, own: Statistics, aim: Statistics) -> "Affine":
-        """What takes features of the one mean and covariance to the other."""
-        return cls(transfer_matrix(own, aim), own.mean, aim.mean)
+        """What takes features of the one second moments to the other; see `moving_matrix`."""
+        none = torch.zeros_like(own.mean)
+        return cls(moving_matrix(own, aim), none, none)
 
     @classmethod
     def recoloring(cls, own: Statistics, aim: Statistics) -> "Affine":

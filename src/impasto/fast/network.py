@@ -1,8 +1,9 @@
 """The network that paints in one pass: recolour, then two looks, at half the size and in full.
 
     photo ─┬─ recolour ────────────────────────────────────────────────── + ──────────┐
-           └─ ½ ───── look ─ draft ─┬─ step ─ what they changed, twice ───┘           │
-                                    └─ encoder ─ what is seen of the draft, deep ─── look ─ painted
+           └─ ½ ─┬─── look ─ draft ─┬─ step ─ what they changed, twice ───┘           │
+                 │                  └─ encoder ─ what is seen of the draft, deep ─── look ─ painted
+                 └─ encoder ──────────────────── and of the photo, deep ──────────────┘
 
     a look:  its pixels ─ encoder ─ shallow, 1/2 ─ transform ───────────────────┐
              deeper features, 1/4 ───────────────── transform ────────┐         │
@@ -16,17 +17,20 @@
   What both changed of the recoloured photo is added to it; so the photo's fine contours are still
   there when the second look sees what the draft lacks of the style, and paints that.
 - The encoder is the one that the losses look with (`impasto.encoder`), frozen. Of what the second
-  look changes only the shallow features are found in full; the deep ones, `DRAFTED`, are those of
-  the draft before its step, for which they were found: they say nearly the same at a quarter of
-  the cost. At three depths the features are whitened and coloured with the style's covariance (Li
-  et al. 2017). What the decoder makes of them is added to the pixels that the look changes,
-  blurred: the recoloured ones, then those with the draft's change.
+  look changes only the shallow features are found in full; the deep ones, `DEEP`, are those of the
+  draft before its step, for which they were found: they say nearly the same at a quarter of the
+  cost. At three depths the features get the style's second moments, which Gram matrices are made
+  of, by the map that moves them least (`statistics.moving_matrix`). What the decoder makes of them
+  is added to the pixels that the look changes, blurred: the recoloured ones, then those with the
+  draft's change.
 - The decoders' convolutions are modulated by a code of the style (Karras et al. 2020, section 2.2),
   which chooses among their filters, as the gains of conditional normalisation do (Dumoulin et al.
-  2017). Coloured features no longer say how much there was of what; so the code is fitted to the
-  photo by the moments of photo and draft. Gates, made of the encoder's features, let more or less
-  of every channel through at each place. A little noise, as much as the style asks for and in
-  proportion to the features, gives strokes a place to begin.
+  2017). Features with the style's moments no longer say how much there was of what; so the code is
+  fitted to the photo by the moments of photo and draft. Gates, made of the encoder's features, let
+  more or less of every channel through at each place. The draft's features do not say where the
+  photo is smooth, which is where strokes take it furthest from its content; so the second look gets
+  the photo's beside them, for its gates and for what it paints. A little noise, as much as the
+  style asks for and in proportion to the features, gives strokes a place to begin.
 
 All that depends on the whole photo are its statistics: of its colours, and of the features of both
 looks and of the draft. Once they are gathered, over tiles, every pixel depends on its own
@@ -49,10 +53,11 @@ from impasto.fast.maps import Affine
 from impasto.fast.statistics import Statistics, blend, statistics
 
 __all__ = [
+    "DEEP",
     "DEPTHS",
-    "DRAFTED",
     "FORM",
     "HALF",
+    "LATER",
     "LOOKS",
     "MOMENTS",
     "STRIDE",
@@ -65,23 +70,27 @@ __all__ = [
 LOOKS: Final = 2
 """How often a picture is looked at: at half the size, then in full."""
 
-FORM: Final = "7"
+FORM: Final = "8"
 """What a file of weights says it is for. The first form looked once; of the second the first look
 saw recoloured pixels; of the third a code was of the style alone, and features were
 divided by nothing but their own size; in the fourth there were no gates, in the fifth drafts stayed
-as they were painted; of the sixth the second look encoded all that it saw in full."""
+as they were painted; of the sixth the second look encoded all that it saw in full; in the seventh
+it saw nothing of the photo itself, and features were whitened and coloured."""
 
-DRAFTED: Final = {"quarter": "relu2_2", "eighth": "relu3_2"}
-"""What the second look transforms of the draft, as it was before its step, by depth of what it
-paints: the encoder's layer, of half the size. The step needs it anyway, but in tiles it is found
-again."""
+DEEP: Final = {"quarter": "relu2_2", "eighth": "relu3_2"}
+"""What the second look transforms of the draft, as it was before its step, and what it gets of the
+photo beside that, by depth of what it paints: the encoder's layer, of half the size. Draft and
+photo are encoded anyway, but in tiles once more."""
 
 MOMENTS: Final = tuple(DEPTHS.values())
 """Whose moments make codes and fit them: of a style at half the size and in full, of photo and
 draft at half the size."""
 
-HALF: Final = tuple(sorted({*MOMENTS, *DRAFTED.values(), *TAKEN}))
+HALF: Final = tuple(sorted({*MOMENTS, *DEEP.values(), *TAKEN}))
 """Whose statistics are taken of a style, and of a draft, at half the size."""
+
+LATER: Final = tuple(sorted({*KEPT, *DEEP.values()}))
+"""Of which layers the photo's features, at half the size, are needed after the first look."""
 
 SIGHT: Final = 64
 """How many numbers tell how the moments of the photo, or of its draft, compare with the style's."""
@@ -145,7 +154,7 @@ class StyleCode:
         """What the features that a look transforms are brought to, by depth."""
         if look == 0:
             return by_depth(DEPTHS, self.half)
-        return {"half": self.whole[DEPTHS["half"]], **by_depth(DRAFTED, self.half)}
+        return {"half": self.whole[DEPTHS["half"]], **by_depth(DEEP, self.half)}
 
 
 class FastNetwork(nn.Module):
@@ -168,10 +177,11 @@ class FastNetwork(nn.Module):
         super().__init__()
         self.encoder = Frozen(encoder)
         channels = self.encoder.channels
-        depths = DEPTHS, {"half": DEPTHS["half"], **DRAFTED}
-        self.decoders = nn.ModuleList(
-            Decoder(by_depth(layers, channels), widths) for layers in depths
-        )
+        deep = by_depth(DEEP, channels)
+        self.decoders = nn.ModuleList((
+            Decoder(by_depth(DEPTHS, channels), widths, {}),
+            Decoder({"half": channels[DEPTHS["half"]], **deep}, widths, deep),
+        ))  # fmt: skip
         self.descent = Descent()
         self.deep = nn.Sequential(
             Convolution(channels[DEPTHS["eighth"]], 192, stride=2), Convolution(192, CODE)
@@ -297,15 +307,15 @@ class FastNetwork(nn.Module):
         own = self._statistics(photo, weight)
         base = Affine.recoloring(own, style.colors)(photo).clamp(0, 1)
         small = halved(base)
-        found = self.encoder.layers(halved(photo), {*MOMENTS, *KEPT})
+        found = self.encoder.layers(halved(photo), {*MOMENTS, *LATER})
         first = {layer: self._statistics(found[layer], weight) for layer in MOMENTS}
         code = self.modulation(style, 0, first, first)
         features, seen = by_depth(DEPTHS, found), by_depth(DEPTHS, first)
-        draft = self._painted(0, features, seen, small, style, code)
+        draft = self._painted(0, features, seen, small, style, code, {})
         with torch.no_grad():  # it is used, and not learnt from
             drafted = self.encoder.everything(draft)
             before = {name: self._statistics(drafted[name], weight) for name in HALF}
-            deeper = by_depth(DRAFTED, drafted)
+            deeper = by_depth(DEEP, drafted)
             energies = {name: self._statistics(energy(found[name]), weight) for name in KEPT}
             shares = {name: [1.0] for name in TAKEN}
             seeds = Seeds(found, energies, [pulls(before, style.half)], shares)
@@ -313,9 +323,10 @@ class FastNetwork(nn.Module):
         draft = draft + self.descent(gradient.float(), [(code, 1.0)])
         second = base + doubled(draft - small)
         features = {"half": self.shallow(second), **deeper}
-        seen = {"half": self._statistics(features["half"], weight), **by_depth(DRAFTED, before)}
+        seen = {"half": self._statistics(features["half"], weight), **by_depth(DEEP, before)}
         code = self.modulation(style, 1, first, before)
-        return draft, self._painted(1, features, seen, second, style, code)
+        beside = by_depth(DEEP, found)
+        return draft, self._painted(1, features, seen, second, style, code, beside)
 
     def shallow(self, x: Tensor) -> Tensor:
         """What the second look encodes of the pixels that it changes."""
@@ -330,14 +341,15 @@ class FastNetwork(nn.Module):
         base: Tensor,
         style: StyleCode,
         code: Tensor,
+        beside: Mapping[str, Tensor],
     ) -> Tensor:
-        """What a look makes of `base` with some features, by depth."""
+        """What a look makes of `base` with some features, and the photo's beside them, by depth."""
         aims, decoder = style.aims(look), self.decoder(look)
         taken = {}
         for name, x in features.items():
             taken[name] = decoder.take(name, x, [Affine.between(seen[name], aims[name])], [1.0])
         shades = {name: [(code, 1.0)] for name in DEPTHS}
-        change: Tensor = decoder(taken, features, shades, self.noises(taken))
+        change: Tensor = decoder(taken, features, shades, self.noises(taken), beside)
         return blurred(base) + change
 
     def noises(

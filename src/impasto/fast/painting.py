@@ -21,9 +21,10 @@ from impasto.fast.descent import KEPT, TAKEN, Seeds, energy, pulls, stride_of
 from impasto.fast.drafts import Draft
 from impasto.fast.maps import Affine, Share, mapped
 from impasto.fast.network import (
+    DEEP,
     DEPTHS,
-    DRAFTED,
     HALF,
+    LATER,
     MOMENTS,
     STRIDE,
     FastNetwork,
@@ -55,6 +56,10 @@ Read = Callable[[int, int, int, int], Tensor]
 
 Write = Callable[[int, int, Tensor], None]
 """Takes what was painted, `(1, 3, h, w)`, its first pixel at this row and column."""
+
+_Deep = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
+"""Features of the draft, which the second look transforms, and of the photo, which it gets beside
+them, both by depth."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class _Work:
         self.stepped = Draft(*half, exact=len(self.tiles) == 1)
         self.energies = {name: Sums() for name in KEPT}
         self.only: Seen | None = None  # what the first look saw, if in one tile
-        self.drafted: Mapping[str, Tensor] | None = None  # what the second sees of the draft, then
+        self.deep: _Deep | None = None  # what the second sees at half the size, then
 
     def run(self, write: Write) -> Iterator[Done]:
         """Paints; yields how far it is."""
@@ -201,7 +206,7 @@ class _Work:
             now = drafted or self._drafted(tile, self._see(0, tile))
             drafted = None
             if len(self.tiles) == 1:
-                self.drafted = by_depth(DRAFTED, now.features)
+                self.deep = by_depth(DEEP, now.features), by_depth(DEEP, now.photo_features)
             self.stepped.put(tile, cut(self._step(now, energies, styles), tile))
             yield tile
         if len(self.tiles) > 1:
@@ -214,7 +219,7 @@ class _Work:
     def _drafted(self, tile: Tile, seen: Seen) -> Drafted:
         """The draft in a tile, of which the first look saw this."""
         draft = self._draft_at(tile, seen.view)
-        return Drafted(seen.view, draft, self.net.encoder.everything(draft), seen.kept)
+        return Drafted(seen.view, draft, self.net.encoder.everything(draft), seen.photo_features)
 
     def _step(
         self,
@@ -235,7 +240,7 @@ class _Work:
             name: [m if isinstance(m, float) else pooled(m, depth) for m in where]
             for name, depth in STEP_DEPTHS.items()
         }
-        seeds = Seeds(drafted.kept, energies, styles, shares)
+        seeds = Seeds(drafted.photo_features, energies, styles, shares)
         gradient = self.net.encoder.gradient(drafted.features, seeds)
         step: Tensor = self.net.descent(gradient, list(zip(self.codes, where, strict=True)))
         return drafted.pixels - drafted.view.base + self.amount * whole * step
@@ -267,8 +272,9 @@ class _Work:
         """Looks at a tile and adds its features to what is known of the parts."""
         seen = self._see(look, tile)
         _add(sums, seen.features, seen.view)
-        for name, x in seen.kept.items():
-            take(self.energies[name], energy(x), seen.view, None)
+        if look == 0:
+            for name in KEPT:
+                take(self.energies[name], energy(seen.photo_features[name]), seen.view, None)
         return seen
 
     def _aim(self, look: int, found: Sequence[Mapping[str, Statistics]]) -> None:
@@ -278,7 +284,7 @@ class _Work:
             self.before = self.first
         else:
             found = [
-                {**own, **by_depth(DRAFTED, before)}
+                {**own, **by_depth(DEEP, before)}
                 for own, before in zip(found, self.before, strict=True)
             ]
         aims = [part.style.aims(look) for part in self.parts]
@@ -328,17 +334,20 @@ class _Work:
     def _see(self, look: int, tile: Tile) -> Seen:
         view = self._view(tile, SCALES[look], self.recolorings)
         if look == 0:
-            found = self.net.encoder.layers(view.pixels, {*MOMENTS, *KEPT})
-            kept = {name: found[name] for name in KEPT}
-            return Seen(view, view.base, by_depth(DEPTHS, found), kept)
+            later = LATER if len(self.tiles) == 1 else KEPT  # in tiles the rest is found again
+            found = self.net.encoder.layers(view.pixels, {*MOMENTS, *later})
+            known = {name: found[name] for name in later}
+            return Seen(view, view.base, by_depth(DEPTHS, found), known)
         base = view.base + self.stepped.enlarged(tile.seen, view.base.device)
         return Seen(view, base, {"half": self.net.shallow(base)}, {})
 
     def _painted(self, look: int, tile: Tile, seen: Seen) -> tuple[Tensor, Tensor]:
         """The pixels that a look changes, and what it makes of them."""
         decoder, features = self.net.decoder(look), dict(seen.features)
+        beside: Mapping[str, Tensor] = {}
         if look == 1:
-            features |= self.drafted or self._deep_in_draft(tile, seen.view)
+            deep, beside = self.deep or self._see_deep(tile, seen.view)
+            features |= deep
         taken, shades = {}, {}
         for depth, (name, x) in enumerate(features.items(), 1):
             shares = self._shares(seen.view.masks, depth)
@@ -347,7 +356,7 @@ class _Work:
             if self.own is not None:
                 shades[name].append((self.own, 1 - sum(shares)))
         noise = self.net.noises(taken, (tile.seen[0], tile.seen[1]))
-        change: Tensor = decoder(taken, features, shades, noise)
+        change: Tensor = decoder(taken, features, shades, noise, beside)
         painted = blurred(seen.base) + change
         if self.own is None:
             return seen.base, painted
@@ -355,22 +364,22 @@ class _Work:
         # no style counts, the photo does not change.
         photo = seen.view.pixels
         if look == 1:
-            features = {"half": self.net.shallow(photo), **self._deeper(halved(photo))}
+            features = {"half": self.net.shallow(photo), **beside}
         taken = {name: decoder.take(name, x) for name, x in features.items()}
         own = {name: [(self.own, 1.0)] for name in DEPTHS}
-        kept: Tensor = blurred(photo) + decoder(taken, features, own, noise)
+        kept: Tensor = blurred(photo) + decoder(taken, features, own, noise, beside)
         left = 1 - sum(self._shares(seen.view.masks, 0))
         return seen.base, painted + left * (photo - kept)
 
-    def _deep_in_draft(self, tile: Tile, view: View) -> dict[str, Tensor]:
-        """What the second look sees of the draft, as it was before its step, for a tile."""
+    def _see_deep(self, tile: Tile, view: View) -> _Deep:
+        """What the second look sees at half the size for a tile; the draft's before its step."""
         top, left, bottom, right = (edge // 2 for edge in tile.seen)
         change = self.draft.at((top, left, bottom, right), view.base.device)
-        return self._deeper(halved(view.base) + change)
-
-    def _deeper(self, x: Tensor) -> dict[str, Tensor]:
-        """What the second look sees of pixels of half the size, by depth."""
-        return by_depth(DRAFTED, self.net.encoder.layers(x, DRAFTED.values()))
+        drafted, photo = (
+            by_depth(DEEP, self.net.encoder.layers(x, DEEP.values()))
+            for x in (halved(view.base) + change, halved(view.pixels))
+        )
+        return drafted, photo
 
 
 def _add(sums: Sequence[dict[str, Sums]], features: Mapping[str, Tensor], view: View) -> None:

@@ -39,13 +39,13 @@ class Seen:
             them.
         features: of what it sees, by depth: the first look of the photo, the second of `base` the
             shallowest alone, as the others are the draft's.
-        kept: features of the photo that the draft's step is to keep, by layer; none in the second.
+        photo_features: those of the photo that are needed later, by layer; none in the second look.
     """
 
     view: View
     base: Tensor
     features: Mapping[str, Tensor]
-    kept: Mapping[str, Tensor]
+    photo_features: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Drafted:
         view: what was read of the photo.
         pixels: of the draft, `(1, 3, h, w)`.
         features: of these, at all layers of the encoder.
-        kept: see `Seen`.
+        photo_features: see `Seen`.
     """
 
     view: View
     pixels: Tensor
     features: dict[str, Tensor]
-    kept: Mapping[str, Tensor]
+    photo_features: Mapping[str, Tensor]
 
 
 def pooled(mask: Tensor, depth: int) -> Tensor:
