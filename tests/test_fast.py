@@ -198,6 +198,23 @@ def test_the_orthogonal_factor_is_that_of_singular_values() -> None:
     values = torch.logspace(-4, 0, 64, dtype=torch.float64)
     found = _polar((U * values @ V.mT)[None].float())[0].double()
     assert (found - U @ V.mT).abs().max() < 2e-3
+    for n in (64, 128, 256):  # nearly one direction: rounding brings it above the norm
+        a, b = torch.rand(2, 60, n, 1)
+        one = _polar(a @ b.mT / n + 1e-7 * torch.eye(n))
+        assert torch.linalg.matrix_norm(one, 2).max() < 1.01
+
+
+def test_flat_features_and_single_ones_have_finite_maps() -> None:
+    torch.manual_seed(5)
+    level = torch.rand(40, 64, 1, 1)
+    flat, lively = level.expand(-1, -1, 3, 3), torch.rand(40, 64, 9, 9)
+    for x, y in ((level, level), (flat, lively), (lively, flat), (flat, flat.flip(0))):
+        own, aim = statistics(x), statistics(y)
+        M = moving_matrix(own, aim)
+        assert M.isfinite().all()
+        assert torch.linalg.matrix_norm(M, 2).max() < 60
+        reached = Affine.between(own, aim)(x)
+        assert reached.abs().max() < 3 * y.abs().max()
 
 
 def test_roots_are_those_of_eigenvalues() -> None:

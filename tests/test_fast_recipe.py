@@ -433,7 +433,8 @@ def test_linear_layers_learn_slowly_but_for_those_that_fit(data: Path, tmp_path:
     most = 3 * options.rate * options.linear
     assert max(steps[k] for k in matrices) < 0.2 * 1.3 * most  # of Muon; see its `lr`
     assert max(moved[k] for k in linear if k not in matrices) < 1.01 * most
-    assert min(steps[k] for k in filters) > max(steps[k] for k in matrices)  # 0.3 of their rate
+    # of filters three such steps may undo one another; still they go further than any matrix
+    assert min(steps[k] for k in filters) > max(steps[k] for k in matrices)
     fit = 3 * options.rate * options.fit
     assert 0.2 * 1.3 * most < steps["fit.2.weight"] < 0.2 * 1.3 * fit
     assert 0.2 * 1.3 * most < steps["sight.weight"] < 0.2 * 1.3 * fit

@@ -30,13 +30,13 @@ class Affine(NamedTuple):
 
     @classmethod
     def between(cls, own: Statistics, aim: Statistics) -> "Affine":
-        """What takes features of the one second moments to the other; see `moving_matrix`."""
+        """What gives features the second moments of others; see `moving_matrix`."""
         none = torch.zeros_like(own.mean)
         return cls(moving_matrix(own, aim), none, none)
 
     @classmethod
     def recoloring(cls, own: Statistics, aim: Statistics) -> "Affine":
-        """The same for pixels; see `recolor_matrix`."""
+        """What gives pixels the mean and covariance of others; see `recolor_matrix`."""
         return cls(recolor_matrix(own, aim), own.mean, aim.mean)
 
     def then(self, conv: nn.Conv2d) -> "Affine":

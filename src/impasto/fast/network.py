@@ -27,10 +27,9 @@
   which chooses among their filters, as the gains of conditional normalisation do (Dumoulin et al.
   2017). Features with the style's moments no longer say how much there was of what; so the code is
   fitted to the photo by the moments of photo and draft. Gates, made of the encoder's features, let
-  more or less of every channel through at each place. The draft's features do not say where the
-  photo is smooth, which is where strokes take it furthest from its content; so the second look gets
-  the photo's beside them, for its gates and for what it paints. A little noise, as much as the
-  style asks for and in proportion to the features, gives strokes a place to begin.
+  more or less of every channel through at each place. The second look gets the photo's features
+  beside the draft's, for its gates and for what it paints. A little noise, as much as the style
+  asks for and in proportion to the features, gives strokes a place to begin.
 
 All that depends on the whole photo are its statistics: of its colours, and of the features of both
 looks and of the draft. Once they are gathered, over tiles, every pixel depends on its own
