@@ -174,10 +174,9 @@ def transfer_matrix(
     Returns:
         `(N, C, C)`, float32: y = M (x − content.mean) + style.mean.
     """
-    C, S = (_shrunk(each.covariance, shrink) for each in (content, style))
-    with in_float32(C):
-        _, inverse = _roots(_raised(C, room * (_spread(C) + _spread(S)) / 2))
-        return style.root(room, shrink, centred=True) @ inverse
+    with in_float32(content.covariance):
+        _, inverse, after = _both_roots(content, style, room, shrink, centred=True)
+        return after @ inverse
 
 
 def moving_matrix(
@@ -205,12 +204,20 @@ def moving_matrix(
     Returns:
         `(N, C, C)`, float32: y = M x.
     """
-    C, S = (_shrunk(each.covariance, shrink) for each in (content, style))
-    with in_float32(C):
-        extra = room * (_spread(C) + _spread(S)) / 2
-        before, inverse = _roots(_raised(_uncentred(C, content.mean), extra))
-        after = style.root(room, shrink, centred=False)
+    with in_float32(content.covariance):
+        before, inverse, after = _both_roots(content, style, room, shrink, centred=False)
         return after @ _polar(after @ before) @ inverse
+
+
+def _both_roots(
+    content: Statistics, style: Statistics, room: float, shrink: float, *, centred: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """C^½, C^−½ and S^½ of covariances or of second moments; see `transfer_matrix`."""
+    C, S = (_shrunk(each.covariance, shrink) for each in (content, style))
+    extra = room * (_spread(C) + _spread(S)) / 2
+    moments = C if centred else _uncentred(C, content.mean)
+    before, inverse = _roots(_raised(moments, extra))
+    return before, inverse, style.root(room, shrink, centred=centred)
 
 
 def _uncentred(covariance: Tensor, mean: Tensor) -> Tensor:
