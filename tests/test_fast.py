@@ -475,6 +475,20 @@ def test_a_look_is_gated_by_what_it_sees_and_the_second_by_the_photo_too() -> No
             change = gated
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_last_layers_in_bands_are_those_at_once(
+    monkeypatch: pytest.MonkeyPatch, masked: bool
+) -> None:
+    net, size = network(), (96, 64)
+    photo, style = smooth(*size), net.style(smooth(64, 64, seed=1))
+    mask = torch.linspace(0, 1, size[0]).view(1, 1, -1, 1).expand(1, 1, *size)
+    parts = [Part(style, mask if masked else None)]
+    expected = painted(net, photo, parts, None)
+    for rows in (6, 20, 48):  # of the 48 at 1/2, which are one band otherwise
+        monkeypatch.setattr("impasto.fast.decoder.BAND", rows)
+        assert torch.allclose(painted(net, photo, parts, None), expected, atol=1e-5)
+
+
 def test_what_is_taken_of_the_photo_begins_at_0() -> None:
     fresh = FastNetwork(Encoder.load("slim"), WIDTHS)
     assert not list(fresh.decoder(0).take_beside)

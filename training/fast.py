@@ -272,14 +272,13 @@ class Recipe:
         shown = x.clamp(0, 1)  # as it will be; what is beyond counts here
         losses = self.judge.losses(self.judge.look(shown), kept, aims)
         whole = self.options.style * losses["photo"]
+        ripple = torch.stack([second_variation(each[None]) for each in x])
         objective = (
-            OBJECTIVE.content_weight * losses["content"] + self.options.style * losses["style"]
+            OBJECTIVE.content_weight * losses["content"]
+            + self.options.style * losses["style"]
+            + OBJECTIVE.ripple_weight * ripple
         ) * (USUAL / whole.clamp(LEAST, MOST))
-        loss = (
-            objective.mean()
-            + self.options.outside * (x - shown).square().mean()
-            + OBJECTIVE.ripple_weight * second_variation(x)
-        )
+        loss = objective.mean() + self.options.outside * (x - shown).square().mean()
         return loss, losses
 
     def _descend(self, loss: Tensor, rate: float) -> None:

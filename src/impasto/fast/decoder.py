@@ -34,6 +34,13 @@ LEAST_GATE: Final = 0.1
 MOST_GATE: Final = 4.0
 """By how much at most."""
 
+BAND: Final = 64
+"""Rows at 1/2 of which the decoder's last layers are computed at a time; even."""
+
+SEEN: Final = 6
+"""How many rows at 1/2 beyond it a band depends on; even. At full size two convolutions see 2 rows,
+interpolation sees 1 at 1/2 for them, two convolutions there 2 more, and interpolation 1 at 1/4."""
+
 NARROW: Final = 48
 """Of how many mixes of their channels the gates at 1/8 are made: of all of them, up to 256, they
 would be a twentieth of all weights."""
@@ -221,10 +228,36 @@ class Decoder(nn.Module):
         x = doubled(self.to_quarter(x)) + more
         x = self.at_quarter(x, seen, styles["quarter"], noise["quarter"])
         more, seen = self._joined("half", taken, features, beside)
-        x = doubled(self.to_half(x)) + more
-        x = self.at_half(x, seen, styles["half"], noise["half"])
-        change: Tensor = self.out(self.at_full(doubled(self.to_full(x))))
+        change = self._shallow(self.to_half(x), more, seen, styles["half"], noise["half"])
         return 1.5 * torch.tanh(change / 1.5)
+
+    def _shallow(
+        self, x: Tensor, more: Tensor, seen: Tensor, styles: Sequence[Shade], noise: Tensor
+    ) -> Tensor:
+        """What becomes of features at 1/4 in the last layers, at 1/2 and at full size.
+
+        Their maps are the largest: unless something learns, they are made band by band of rows, so
+        that they stay in the processor's cache, and little memory is needed. What is wrong at an
+        edge between two bands is cut off.
+        """
+
+        def made(low: int, high: int) -> Tensor:
+            shades = [(code, _rows(share, low, high)) for code, share in styles]
+            y = doubled(x[:, :, low // 2 : high // 2]) + more[:, :, low:high]
+            y = self.at_half(y, seen[:, :, low:high], shades, noise[:, :, low:high])
+            y = self.out(self.at_full(doubled(self.to_full(y))))
+            assert isinstance(y, Tensor)
+            return y
+
+        height = more.shape[2]
+        if height <= BAND or more.requires_grad or torch.compiler.is_compiling():
+            return made(0, height)
+        parts = []
+        for top in range(0, height, BAND):
+            bottom = min(top + BAND, height)
+            low, high = max(0, top - SEEN), min(bottom + SEEN, height)
+            parts.append(made(low, high)[:, :, 2 * (top - low) : 2 * (bottom - low)])
+        return torch.cat(parts, 2)
 
     def _joined(
         self,
@@ -239,6 +272,11 @@ class Decoder(nn.Module):
         photo = beside[depth]
         more = taken[depth] + self.take_beside[depth](photo)
         return more, torch.cat((features[depth], photo), 1)
+
+
+def _rows(share: Share, low: int, high: int) -> Share:
+    """How much something counts in some rows."""
+    return share if isinstance(share, float) else share[:, :, low:high]
 
 
 def doubled(x: Tensor) -> Tensor:
