@@ -38,8 +38,8 @@ BAND: Final = 64
 """Rows at 1/2 of which the decoder's last layers are computed at a time; even."""
 
 SEEN: Final = 6
-"""How many rows at 1/2 beyond it a band depends on; even. At full size two convolutions see 2 rows,
-interpolation sees 1 at 1/2 for them, two convolutions there 2 more, and interpolation 1 at 1/4."""
+"""How many rows at 1/2 beyond it a band depends on: one for two convolutions at full size, one for
+interpolation, two for two convolutions at 1/2, two for interpolation from 1/4. Even as well."""
 
 NARROW: Final = 48
 """Of how many mixes of their channels the gates at 1/8 are made: of all of them, up to 256, they

@@ -21,9 +21,12 @@ from impasto.pyramid import resample_picture
 from impasto.settings import DeviceName
 from impasto.weights import bundled, check_sha256, read_weights, weights_path
 
-__all__ = ["TILE", "Canvas", "FastStyle", "PixelCanvas", "TensorCanvas", "amounts"]
+__all__ = ["TILE", "WHOLE", "Canvas", "FastStyle", "PixelCanvas", "TensorCanvas", "amounts"]
 
-TILE: Final = 1024
+WHOLE: Final = 2048
+"""Longest side of a picture that is painted at once, px."""
+
+TILE: Final = 768
 """Side of the tiles that larger pictures are painted in, px."""
 
 Pixels = NDArray[np.uint8]
@@ -184,7 +187,7 @@ class FastStyle:
     def paint(self, canvas: "Canvas", parts: Sequence[Part], amount: float) -> Iterator[Done]:
         """Paints tile by tile; see `impasto.fast.painting.paint`."""
         height, width = canvas.size
-        side = None if max(height, width) <= 2 * TILE else TILE
+        side = None if max(height, width) <= WHOLE else TILE
 
         def read(top: int, left: int, bottom: int, right: int) -> Tensor:
             return canvas.read(np.s_[top:bottom, left:right]).to(self.device)
