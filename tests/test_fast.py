@@ -484,9 +484,14 @@ def test_the_last_layers_in_bands_are_those_at_once(
     mask = torch.linspace(0, 1, size[0]).view(1, 1, -1, 1).expand(1, 1, *size)
     parts = [Part(style, mask if masked else None)]
     expected = painted(net, photo, parts, None)
-    for rows in (6, 20, 48):  # of the 48 at 1/2, which are one band otherwise
+    both = torch.cat([photo, photo.flip(2)])
+    batch = net(both, style)
+    for rows in (6, 20, 46):  # of the 48 at 1/2, which are one band otherwise
         monkeypatch.setattr("impasto.fast.decoder.BAND", rows)
         assert torch.allclose(painted(net, photo, parts, None), expected, atol=1e-5)
+        assert torch.allclose(net(both, style), batch, atol=1e-5)
+    monkeypatch.setattr("impasto.fast.decoder.SEEN", 4)
+    assert not torch.allclose(net(both, style), batch, atol=1e-5)
 
 
 def test_what_is_taken_of_the_photo_begins_at_0() -> None:
@@ -563,7 +568,7 @@ def test_four_megapixels_in_tiles_are_those_at_once() -> None:
     net, x = network(), smooth(2000, 2003)
     style = net.style(smooth(64, 80, seed=1))
     whole = painted(net, x, [Part(style)], None)
-    assert (painted(net, x, [Part(style)], 1024) - whole).abs().max() < 2 / 255
+    assert (painted(net, x, [Part(style)], TILE) - whole).abs().max() < 2 / 255
 
 
 @pytest.mark.parametrize("look", range(LOOKS))
@@ -634,7 +639,7 @@ def test_a_tensor_for_a_tensor_and_a_picture_for_a_picture() -> None:
 def test_any_size_comes_back(size: tuple[int, int]) -> None:
     fast = FastStyle(network())
     style = fast.style(Picture(pictures.painting(40, 33)))
-    for strength in (0.2, 0.5, 0.8):
+    for strength in (0.2, 0.5, 0.8, 1):
         found = fast.stylize(torch.rand(1, 3, *size), style, strength=strength)
         assert found.shape == (1, 3, *size)
         assert found.isfinite().all()

@@ -250,7 +250,7 @@ class Decoder(nn.Module):
             return y
 
         height = more.shape[2]
-        if height <= BAND or more.requires_grad or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or more.requires_grad or height <= BAND:
             return made(0, height)
         parts = []
         for top in range(0, height, BAND):
@@ -276,7 +276,7 @@ class Decoder(nn.Module):
 
 def _rows(share: Share, low: int, high: int) -> Share:
     """How much something counts in some rows."""
-    return share if isinstance(share, float) else share[:, :, low:high]
+    return share[:, :, low:high] if isinstance(share, Tensor) else share
 
 
 def doubled(x: Tensor) -> Tensor:

@@ -220,7 +220,7 @@ def amounts(strength: float) -> list[float]:
     """
     if not isinstance(strength, int | float) or not 0 <= strength <= 1:
         raise SettingsError(f"strength is {strength}; it goes from 0 to 1")
-    first, second = min(1.0, 2 * strength), max(0.0, 2 * strength - 1)
+    first, second = min(1.0, 2.0 * strength), max(0.0, 2.0 * strength - 1)
     return [amount for amount in (first, second) if amount > 0]
 
 
