@@ -468,7 +468,7 @@ def test_a_run_is_continued(data: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_run_learns_and_can_be_used(data: Path, tmp_path: Path) -> None:
     run = ["--data", str(data), "--cache", str(tmp_path / "cache"), *TOY, "--out", str(tmp_path)]
-    fast.main([*run, "--images", "192", "--rate", "5e-4"])
+    fast.main([*run, "--images", "288", "--rate", "5e-4"])
     painter = FastStyle.load(tmp_path / "fast.safetensors")
     options, found = Options(widths="4,4,8,8"), style_pictures(data, tmp_path / "cache")
     recipe = Recipe(options, found, torch.device("cpu"), torch.float32)
