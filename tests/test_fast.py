@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +30,7 @@ from impasto.fast.network import (
     by_depth,
     padded,
 )
-from impasto.fast.painting import Part, paint
+from impasto.fast.painting import Done, Part, paint
 from impasto.fast.statistics import (
     LEAST,
     SHRINK,
@@ -673,7 +674,15 @@ def test_large_pictures_are_painted_in_tiles(monkeypatch: pytest.MonkeyPatch) ->
     assert TILE > 32
     monkeypatch.setattr("impasto.fast.style.TILE", 32)
     monkeypatch.setattr("impasto.fast.style.WHOLE", 64)
+    sides: list[int | None] = []
+
+    def watched(*given: Any, side: int | None, **named: Any) -> Iterator[Done]:
+        sides.append(side)
+        return paint(*given, side=side, **named)
+
+    monkeypatch.setattr("impasto.fast.style.paint", watched)
     assert (fast.stylize(x, style) - whole).abs().max() < 0.2 / 255
+    assert set(sides) == {32}
 
 
 def test_a_style_is_taken_from_its_mask_alone() -> None:

@@ -213,8 +213,8 @@ def _both_roots(
     content: Statistics, style: Statistics, room: float, shrink: float, *, centred: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """C^½, C^−½ and S^½ of covariances or of second moments; see `transfer_matrix`."""
-    C, S = (_shrunk(each.covariance, shrink) for each in (content, style))
-    extra = room * (_spread(C) + _spread(S)) / 2
+    C = _shrunk(content.covariance, shrink)
+    extra = room * (_spread(C) + _spread(style.covariance)) / 2
     moments = C if centred else _uncentred(C, content.mean)
     before, inverse = _roots(_raised(moments, extra))
     return before, inverse, style.root(room, shrink, centred=centred)
