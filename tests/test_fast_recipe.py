@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import pictures
 from impasto.encoder import Encoder
@@ -21,10 +26,18 @@ from impasto.fast.style import FastStyle
 from impasto.images import Picture
 from impasto.losses import second_variation
 from impasto.objectives import ContentTerm, Region, Styles, StyleTerm, make_objective
+from impasto.parallel import World
 from impasto.trainer import Length, Moment
 from impasto.weights import read_weights
 from training import blend, drawn, fast
-from training.augment import crops, flattened, in_cells, in_few_colors, other_colors
+from training.augment import (
+    crops,
+    flattened,
+    in_bands,
+    in_cells,
+    in_few_colors,
+    other_colors,
+)
 from training.datasets import Pictures, chances, style_pictures
 from training.fast import Options, Recipe, rate_at
 from training.judge import OBJECTIVE, Judge, Seen, relative
@@ -271,6 +284,19 @@ def test_flat_styles_have_few_colours_and_hard_edges() -> None:
         assert len(set(counts)) > 3
 
 
+def test_bands_are_as_long_as_the_picture() -> None:
+    torch.manual_seed(4)
+    x = Picture(pictures.photo(96, 96)).tensor().repeat(40, 1, 1, 1)
+    made = in_bands(x)
+    assert made.shape == x.shape
+    assert made.min() >= 0
+    assert made.max() <= 1
+    along = torch.stack([made.std(axis).amax((1, 2)) for axis in (2, 3)])
+    straight = along.amin(0) < 0.03  # nothing but grain
+    assert 8 <= int(straight.sum()) <= 32
+    assert int((along.amax(0) > 0.03).sum()) >= 36
+
+
 def test_so_many_styles_are_made_flat_as_was_said() -> None:
     torch.manual_seed(3)
     x = Picture(pictures.photo(32, 32)).tensor().repeat(200, 1, 1, 1)
@@ -282,6 +308,8 @@ def test_so_many_styles_are_made_flat_as_was_said() -> None:
     changed = (made != x).flatten(1).any(1)
     assert 0.25 < changed.float().mean() < 0.55
     assert torch.equal(made[~changed], x[~changed])
+    banded = (flattened(x, 0.0, 0.4) != x).flatten(1).any(1)
+    assert 0.25 < banded.float().mean() < 0.55
 
 
 def test_relative_errors_of_a_flat_picture_have_a_limit() -> None:
@@ -464,6 +492,62 @@ def test_a_run_is_continued(data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert sorted(path.name for path in (tmp_path / "whole").glob("sheet-*")) == [
         f"sheet-{seen:07d}.png" for seen in (8, 16, 24, 32)
     ]
+
+
+def test_processes_draw_other_pictures_and_share_their_gradients(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = style_pictures(data, tmp_path / "cache")
+    options = Options(widths="4,4,8,8", batch=4, side=64, momentum=0.9, half_life=7)
+    recipe = Recipe(options, found, torch.device("cpu"), torch.float32)
+    assert recipe.average.half_life == 7
+    assert {group["momentum"] for group in recipe.muon.param_groups} == {0.9}
+    taken: list[list[int]] = []
+    shared: list[float] = []
+
+    class Watched(World):
+        def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            shared.append(float(torch.stack([g.norm() for g in gradients]).norm()))
+
+    def take(
+        self: Pictures, indices: Tensor, device: torch.device, take: Any = Pictures.take
+    ) -> tuple[Tensor, Tensor]:
+        taken.append(indices.tolist())
+        made: tuple[Tensor, Tensor] = take(self, indices, device)
+        return made
+
+    monkeypatch.setattr(Pictures, "take", take)
+    for rank in (0, 1):
+        torch.manual_seed(5)
+        world = Watched(rank, 2)
+        at = Moment(0, Length(8, 4, 4, 4), torch.device("cpu"), torch.float32, world)
+        recipe.step(at)
+    assert [len(indices) for indices in taken] == [2] * 4
+    assert taken[:2] != taken[2:]
+    assert len(shared) == 2
+    assert max(shared) < 1.001  # each process's is cut to a norm of 1 before
+
+
+def test_two_processes_make_one_network(data: Path, tmp_path: Path) -> None:
+    out, logs = tmp_path / "run", tmp_path / "logs"
+    options = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    options += ["--redirects", "3", "--log-dir", str(logs), "-m", "training.fast"]
+    run = [*TOY, "--data", str(data), "--out", str(out), "--images", "8"]
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *options, *run],
+        check=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    lines = (out / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["images"] for line in lines] == [4, 8]
+    assert FastStyle.load(out / "fast.safetensors").style(Picture(pictures.painting()))
+    assert sorted(path.name for path in out.glob("sheet-*")) == [
+        f"sheet-{seen:07d}.png" for seen in (4, 8)
+    ]
+    (silent,) = logs.glob("*/attempt_0/1/stdout.log")
+    assert not silent.read_text()
 
 
 def test_a_run_learns_and_can_be_used(data: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["crops", "flattened", "in_cells", "in_few_colors", "other_colors"]
+__all__ = ["crops", "flattened", "in_bands", "in_cells", "in_few_colors", "other_colors"]
 
 
 def crops(
@@ -109,6 +109,39 @@ def in_cells(x: Tensor) -> Tensor:
     return torch.stack(made)
 
 
+def in_bands(x: Tensor) -> Tensor:
+    """Each picture in bands of two to six colours, its own or any, that repeat after a while.
+
+    They are 2 to 30 px wide, hard or soft at their edges, straight or slightly bent, and lie along
+    a side of the picture or at an angle.
+    """
+    made = []
+    for picture in x:
+        side, device = picture.shape[-1], x.device
+        count, bands = int(torch.randint(2, 7, ())), int(torch.randint(2, 25, ()))
+        picked = torch.randint(0, side * side, (count,), device=device)
+        colors = picture.flatten(1)[:, picked]  # (3, count)
+        if torch.rand(()) < 0.4:
+            colors = torch.rand_like(colors)
+        order = torch.randint(0, count, (bands,), device=device)
+        order[:2] = torch.arange(2)  # not one colour alone
+        widths = 2 * 15 ** (torch.rand(()) * torch.rand(bands, device=device))
+        profile = colors[:, order.repeat_interleave((2 * widths).long())]  # a value for half a px
+        soft = 1 + 2 * int(torch.rand(()).square() * 8)
+        wide = F.pad(profile[None], (soft // 2, soft // 2), mode="circular")
+        profile = F.avg_pool1d(wide, soft, 1)[0]
+        turns = torch.rand(()) if torch.rand(()) < 0.5 else torch.randint(0, 2, ()) / 2
+        axis = torch.arange(side, device=device, dtype=torch.float32)
+        row, column = torch.meshgrid(axis, axis, indexing="ij")
+        cos, sin = (turns * math.pi).cos(), (turns * math.pi).sin()
+        bend = torch.rand(()) * (torch.rand(()) < 0.4)
+        across = column * cos + row * sin + 12 * bend * ((row * cos - column * sin) / 40).sin()
+        shown = profile[:, (2 * across).long() % profile.shape[1]]
+        grain = 0.02 * torch.rand(()) * torch.randn_like(shown)
+        made.append((shown + grain).clamp(0, 1))
+    return torch.stack(made)
+
+
 def stripes(side: int, device: torch.device) -> Tensor:
     """Stripes of 3 to 11 px with as much between them, slightly bent: `(side, side)`, yes or no."""
     axis = torch.arange(side, device=device, dtype=torch.float32)
@@ -137,16 +170,18 @@ def outlined(flat: Tensor, label: Tensor) -> Tensor:
     return torch.lerp(flat, ink.expand_as(flat), line)
 
 
-def flattened(x: Tensor, share: float) -> Tensor:
+def flattened(x: Tensor, share: float, banded: float = 0.0) -> Tensor:
     """A share of the pictures in flat colours: three in five of few colours, others in cells.
 
-    They are drawn at twice the size, so that edges are smooth.
+    And a further share, `banded`, in bands. They are drawn at twice the size, so that edges are
+    smooth.
     """
     drawn = torch.rand(len(x), device=x.device)
     made = x.clone(memory_format=torch.channels_last)
     for change, taken in (
         (in_few_colors, drawn < 0.6 * share),
         (in_cells, (0.6 * share <= drawn) & (drawn < share)),
+        (in_bands, (share <= drawn) & (drawn < share + banded)),
     ):
         if taken.any():
             double = F.interpolate(x[taken], scale_factor=2, mode="bilinear", align_corners=False)

@@ -2,6 +2,10 @@
 
     python -m training.fast --data FOLDER --out RUN [--resume]
 
+On a CPU, a process for each core is quicker than one of several threads:
+
+    torchrun --nproc-per-node 2 -m training.fast --threads 1 --data FOLDER --out RUN [--resume]
+
 FOLDER holds folders of pictures; `photos` and `styles` below say how often one comes from which.
 RUN gets the log, checkpoints, sheets, and at the end `fast.safetensors`. See training/README.md.
 
@@ -47,12 +51,14 @@ from impasto.files import atomic_path
 from impasto.foreign import Weights, write_weights
 from impasto.images import Picture, save_image
 from impasto.losses import second_variation
+from impasto.parallel import World, join
+from impasto.seeds import derive_seed
 from impasto.trainer import Length, Moment, Part, train
 from training.augment import crops, flattened, other_colors
 from training.datasets import STYLE_SIDE, Pictures, chances, style_pictures
 from training.judge import OBJECTIVE, Judge, Seen
 from training.muon import Muon
-from training.program import begin, chosen, in_one_line, make_parser
+from training.program import Place, begin, chosen, in_one_line, make_parser
 
 USUAL, LEAST, MOST = 8.0, 3.0, 16.0
 """The objective of a photo: as it mostly is, and the least and the most that it is taken for.
@@ -70,7 +76,7 @@ class Options:
         images: pictures to paint.
         pairings: how often the photos of a batch are painted, each time paired with other styles of
             it: what losses see in both, a quarter of the work, is found once.
-        batch: pictures at once.
+        batch: pictures at once, over all processes.
         cut: the side of the squares that pictures are cut to and kept at, px, a multiple of 32; at
             most twice `side`, or fine detail aliases, unless `smallest` is 1. Smaller pictures are
             enlarged to it.
@@ -78,6 +84,11 @@ class Options:
         late_side: of the pictures in the last part of the run, px, likewise.
         late: the share of the run from which on they have that side, and the rate falls.
         rate: highest rate, of Muon for matrices and of Adam for biases and the last layer.
+        momentum: share of the old gradients that Muon keeps. A step of a few pictures is mostly
+            chance, and Muon makes chance as long as what is known: the smaller the batch, the more
+            is to be kept.
+        half_life: of the average that is exported, in pictures, those of one pairing; 0 for a
+            twelfth of the run, at most 4,000.
         linear: the rate of linear layers, which turn a style into gains, as a share of that: all
             their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
         fit: the rate of the layers that fit a style's code to a photo, of those that say how long a
@@ -101,6 +112,7 @@ class Options:
         turned: share of the styles that are turned.
         recolored: share of the styles with other colours.
         flat: share of the styles that are made of flat colours.
+        banded: share of the styles that are made of bands.
         outside: weight of values outside of [0, 1].
         warm_start: an exported network to begin with; empty for random weights.
         seed: of every random draw.
@@ -115,6 +127,8 @@ class Options:
     late_side: int = 192
     late: float = 0.8
     rate: float = 5e-4
+    momentum: float = 0.95
+    half_life: int = 0
     linear: float = 0.3
     fit: float = 5.0
     gates: float = 5.0
@@ -130,6 +144,7 @@ class Options:
     turned: float = 0.3
     recolored: float = 0.2
     flat: float = 0.1
+    banded: float = 0.0
     outside: float = 10.0
     warm_start: str = ""
     seed: int = 0
@@ -184,9 +199,12 @@ class Recipe:
         last = {self.net.decoder(look).out.conv.weight for look in range(LOOKS)}
         matrices = [p for p in shares if p.ndim > 1 and p not in last]
         others = [p for p in shares if p.ndim == 1 or p in last]
-        self.muon = Muon({"params": [p], "share": shares[p]} for p in matrices)
+        self.muon = Muon(
+            ({"params": [p], "share": shares[p]} for p in matrices), momentum=options.momentum
+        )
         self.adam = torch.optim.Adam([{"params": [p], "share": shares[p]} for p in others])
-        self.average = Average(self.net, half_life=min(4_000, options.images / 12))
+        usual = min(4_000, options.images / 12)
+        self.average = Average(self.net, half_life=options.half_life or usual)
         self.parts: dict[str, Part] = {
             "net": self.net,
             "muon": self.muon,
@@ -195,15 +213,17 @@ class Recipe:
         }
 
     def step(self, at: Moment) -> dict[str, Tensor | float]:
-        """Trains on one batch, in all its pairings."""
-        options, N = self.options, self.options.batch
+        """Trains on one batch, in all its pairings; each process on its own part of it."""
+        options, N = self.options, at.world.portion(self.options.batch)
+        if not at.world.first:  # others draw other pictures
+            torch.manual_seed(derive_seed(options.seed, "process", at.world.rank, at.seen))
         side = options.side if at.done < options.late else options.late_side
         photos, _ = self.pictures.take(torch.multinomial(self.photo_chances, N, True), at.device)
         styles, _ = self.pictures.take(torch.multinomial(self.style_chances, N, True), at.device)
         photos = crops(photos, side, enlarged=options.enlarged, smallest=options.smallest)
         styles = crops(styles, side, turned=options.turned, smallest=options.smallest)
         styles = other_colors(styles, options.recolored)
-        styles = flattened(styles, options.flat)
+        styles = flattened(styles, options.flat, options.banded)
         own = torch.rand(N, device=at.device) < options.own
         styles = torch.where(own[:, None, None, None], photos, styles)
         with torch.no_grad():
@@ -252,7 +272,7 @@ class Recipe:
             + options.moments * each["moments"].mean()
             + options.identity * (own.float() * each["identity"]).mean()
         )
-        self._descend(loss, rate_at(at.done, options.rate, options.late))
+        self._descend(loss, rate_at(at.done, options.rate, options.late), at.world)
         whole = {"loss": loss, "painted": painted, "draft": drafted}
         return (
             {name: value.detach() for name, value in whole.items()},
@@ -281,9 +301,10 @@ class Recipe:
         loss = objective.mean() + self.options.outside * (x - shown).square().mean()
         return loss, losses
 
-    def _descend(self, loss: Tensor, rate: float) -> None:
+    def _descend(self, loss: Tensor, rate: float, world: World) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)  # of each process: all count alike
+        world.mean_gradients(self.net.parameters())
         for optimizer in (self.muon, self.adam):
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
@@ -364,14 +385,29 @@ def _run(given: Namespace) -> None:
         raise ImpastoError(f"--smallest is a number from 0 to 1, not {options.smallest}")
     if not 0 < options.enlarged < math.inf:
         raise ImpastoError(f"--enlarged is a number above 0, not {options.enlarged}")
-    if not 1 <= options.pairings <= options.batch:
-        raise ImpastoError(f"--pairings is a number from 1 to --batch, not {options.pairings}")
+    if not 0 <= options.momentum < 1:
+        raise ImpastoError(f"--momentum is a number from 0 to below 1, not {options.momentum}")
     place = begin(given)
+    with join(place.device) as world:
+        _train(given, options, place, world)
+
+
+def _train(given: Namespace, options: Options, place: Place, world: World) -> None:
+    """What each process does; the first one alone reads the pictures anew, and writes."""
+    if not 1 <= options.pairings <= world.portion(options.batch):
+        raise ImpastoError(
+            f"--pairings is a number from 1 to --batch for each process, not {options.pairings}"
+        )
+    if not world.first:
+        world.share(b"")  # until the first has the pictures in the cache
     pictures = style_pictures(given.data, place.cache, options.cut)
+    if world.first:
+        world.share(b"")
     if not len(pictures.labels):
         raise ImpastoError(f"{given.data} has no pictures; see training/README.md")
     recipe = Recipe(options, pictures, place.device, place.dtype)
-    print(recipe.sources, file=sys.stderr)
+    if world.first:
+        print(recipe.sources, file=sys.stderr)
     batch = options.batch * options.pairings
     kept = max(batch, min(4_000, options.images // 4))  # a checkpoint after so many pictures
     run = train(
@@ -383,11 +419,14 @@ def _run(given: Namespace) -> None:
         resume=given.resume,
         device=place.device,
         dtype=place.dtype,
+        world=world,
         stop=place.stop,
     )
     net = recipe.average.module
     assert isinstance(net, FastNetwork)
     for report in run:
+        if not world.first:
+            continue
         for note in report.notes:
             print(note, flush=True)
         print(json.dumps(report.record()), flush=True)
