@@ -24,6 +24,7 @@ from impasto.fast.network import (
     FORM,
     LOOKS,
     MOMENTS,
+    PHOTO_SHARE,
     STRIDE,
     FastNetwork,
     StyleCode,
@@ -65,6 +66,8 @@ def network(seed: int = 0) -> FastNetwork:
             nn.init.normal_(parameter, std=0.01)  # as large as they are learnt
         if ".take_beside." in name:
             nn.init.normal_(parameter, std=0.05)
+        if "photo_shares." in name:
+            nn.init.uniform_(parameter, 0.2, 0.6)
     return net
 
 
@@ -337,9 +340,11 @@ def test_the_first_look_sees_the_photo_the_second_the_draft() -> None:
         assert seen[2].shape == x.shape
         assert (seen[2] - x).abs().mean() > 0.02
         _, features, _, _, beside = calls[-1]
-        for name, layer in DEEP.items():  # deep, of the draft as it was before its step
-            assert torch.allclose(features[name], layers(seen[1], {layer})[layer], atol=1e-5)
-            assert torch.allclose(beside[name], layers(seen[0], {layer})[layer], atol=1e-5)
+        for name, layer in DEEP.items():  # deep, of the draft as it was before its step, and of x
+            photo, drafted = (layers(each, {layer})[layer] for each in seen[:2])
+            share = net.photo_shares[name][:, None, None]
+            assert torch.allclose(features[name], torch.lerp(drafted, photo, share), atol=1e-5)
+            assert torch.allclose(beside[name], photo, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(230, 341), (63, 95)])  # 63 and 95 end in half a pixel
@@ -500,6 +505,7 @@ def test_what_is_taken_of_the_photo_begins_at_0() -> None:
     assert not list(fresh.decoder(0).take_beside)
     assert sorted(fresh.decoder(1).take_beside) == sorted(DEEP)
     assert all(not weight.any() for weight in fresh.decoder(1).take_beside.parameters())
+    assert all(bool((share == PHOTO_SHARE).all()) for share in fresh.photo_shares.values())
 
 
 def test_the_code_is_fitted_to_photo_and_draft() -> None:

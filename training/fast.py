@@ -92,9 +92,10 @@ class Options:
         linear: the rate of linear layers, which turn a style into gains, as a share of that: all
             their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
         fit: the rate of the layers that fit a style's code to a photo, of those that say how long a
-            draft's step is, and of those that take the photo's features for the second look,
-            likewise. The last of each begin at 0: at the rate of the others nothing comes of it in
-            hundreds of steps.
+            draft's step is, of those that take the photo's features for the second look, and of the
+            shares by which these are mixed with the draft's, likewise. The last of each, but for
+            the shares, begin at 0: at the rate of the others nothing comes of it in hundreds of
+            steps.
         gates: the rate of the last layers that make gates, which begin at 0 as well, likewise.
         photos: how often a photo comes from which folder; see `chances`.
         styles: how often a style does.
@@ -191,7 +192,8 @@ class Recipe:
             for parameter in module.parameters(recurse=False)
         }
         beside = self.net.decoder(1).take_beside
-        for layers in (self.net.sight, self.net.fit, self.net.descent, beside):
+        mixes = self.net.photo_shares
+        for layers in (self.net.sight, self.net.fit, self.net.descent, beside, mixes):
             shares |= dict.fromkeys(layers.parameters(), options.fit)
         for module in self.net.modules():
             if isinstance(module, Modulated):

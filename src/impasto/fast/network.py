@@ -59,6 +59,7 @@ __all__ = [
     "LATER",
     "LOOKS",
     "MOMENTS",
+    "PHOTO_SHARE",
     "STRIDE",
     "FastNetwork",
     "StyleCode",
@@ -69,17 +70,22 @@ __all__ = [
 LOOKS: Final = 2
 """How often a picture is looked at: at half the size, then in full."""
 
-FORM: Final = "8"
+FORM: Final = "9"
 """What a file of weights says it is for. The first form looked once; of the second the first look
 saw recoloured pixels; of the third a code was of the style alone, and features were
 divided by nothing but their own size; in the fourth there were no gates, in the fifth drafts stayed
 as they were painted; of the sixth the second look encoded all that it saw in full; in the seventh
-it saw nothing of the photo itself, and features were whitened and coloured."""
+it saw nothing of the photo itself, and features were whitened and coloured; in the eighth it
+transformed the draft's deep features alone."""
 
 DEEP: Final = {"quarter": "relu2_2", "eighth": "relu3_2"}
-"""What the second look transforms of the draft, as it was before its step, and what it gets of the
-photo beside that, by depth of what it paints: the encoder's layer, of half the size. Draft and
-photo are encoded anyway, but in tiles once more."""
+"""What the second look transforms of the draft, as it was before its step, and of the photo, mixed,
+and what it gets of the photo beside that, by depth of what it paints: the encoder's layer, of half
+the size. Draft and photo are encoded anyway, but in tiles once more."""
+
+PHOTO_SHARE: Final = 0.4
+"""How much of the photo is in what the second look transforms, before it learns. What it paints is
+about as far from the photo as that; the rest is the draft, whose marks it is to keep."""
 
 MOMENTS: Final = tuple(DEPTHS.values())
 """Whose moments make codes and fit them: of a style at half the size and in full, of photo and
@@ -181,6 +187,10 @@ class FastNetwork(nn.Module):
             Decoder(by_depth(DEPTHS, channels), widths, {}),
             Decoder({"half": channels[DEPTHS["half"]], **deep}, widths, deep),
         ))  # fmt: skip
+        self.photo_shares = nn.ParameterDict({
+            depth: nn.Parameter(torch.full((count,), PHOTO_SHARE))
+            for depth, count in deep.items()
+        })  # fmt: skip
         self.descent = Descent()
         self.deep = nn.Sequential(
             Convolution(channels[DEPTHS["eighth"]], 192, stride=2), Convolution(192, CODE)
@@ -314,18 +324,27 @@ class FastNetwork(nn.Module):
         with torch.no_grad():  # it is used, and not learnt from
             drafted = self.encoder.everything(draft)
             before = {name: self._statistics(drafted[name], weight) for name in HALF}
-            deeper = by_depth(DEEP, drafted)
+            deeper = by_depth(DEEP, drafted)  # the gradient empties what is drafted
             energies = {name: self._statistics(energy(found[name]), weight) for name in KEPT}
             shares = {name: [1.0] for name in TAKEN}
             seeds = Seeds(found, energies, [pulls(before, style.half)], shares)
             gradient = self.encoder.gradient(drafted, seeds)
         draft = draft + self.descent(gradient.float(), [(code, 1.0)])
         second = base + doubled(draft - small)
-        features = {"half": self.shallow(second), **deeper}
-        seen = {"half": self._statistics(features["half"], weight), **by_depth(DEEP, before)}
-        code = self.modulation(style, 1, first, before)
         beside = by_depth(DEEP, found)
+        features = {"half": self.shallow(second), **self.with_photo(deeper, beside)}
+        seen = {name: self._statistics(x, weight) for name, x in features.items()}
+        code = self.modulation(style, 1, first, before)
         return draft, self._painted(1, features, seen, second, style, code, beside)
+
+    def with_photo(
+        self, drafted: Mapping[str, Tensor], photo: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Features of the draft, by depth, mixed with those of the photo, channel by channel."""
+        return {
+            depth: x + self.photo_shares[depth].to(x.dtype)[:, None, None] * (photo[depth] - x)
+            for depth, x in drafted.items()
+        }
 
     def shallow(self, x: Tensor) -> Tensor:
         """What the second look encodes of the pixels that it changes."""

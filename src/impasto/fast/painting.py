@@ -58,8 +58,8 @@ Write = Callable[[int, int, Tensor], None]
 """Takes what was painted, `(1, 3, h, w)`, its first pixel at this row and column."""
 
 _Deep = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
-"""Features of the draft, which the second look transforms, and of the photo, which it gets beside
-them, both by depth."""
+"""Features of draft and photo, mixed, which the second look transforms, and of the photo, which it
+gets beside them, both by depth."""
 
 
 @dataclass(frozen=True)
@@ -184,20 +184,24 @@ class _Work:
     def _descend(self) -> Iterator[Tile]:
         """Takes the draft a step downhill; see `impasto.fast.descent`."""
         sums: list[dict[str, Sums]] = [{} for _ in self.parts]
+        mixed: list[dict[str, Sums]] = [{} for _ in self.parts]
         drafted = None
         for tile in self.step_tiles:
             if self.only:
                 drafted = self._drafted(tile, self.only)
-                view, found = self.only.view, drafted.features
+                view, found, photo = self.only.view, drafted.features, drafted.photo_features
             else:
                 view = self._view(tile, 2, self.recolorings)
                 found = self.net.encoder.layers(self._draft_at(tile, view), HALF)
+                photo = self.net.encoder.layers(view.pixels, DEEP.values())
             _add(sums, {name: found[name] for name in HALF}, view)
-            del found
+            _add(mixed, self._mixed(found, photo)[0], view)
+            del found, photo
             yield tile
         self.only = None
         energies = _found(self.energies)
         self.before = [_found(each) for each in sums]
+        self.mixed = [_found(each) for each in mixed]
         styles = [
             pulls(before, part.style.half)
             for before, part in zip(self.before, self.parts, strict=True)
@@ -206,7 +210,7 @@ class _Work:
             now = drafted or self._drafted(tile, self._see(0, tile))
             drafted = None
             if len(self.tiles) == 1:
-                self.deep = by_depth(DEEP, now.features), by_depth(DEEP, now.photo_features)
+                self.deep = self._mixed(now.features, now.photo_features)
             self.stepped.put(tile, cut(self._step(now, energies, styles), tile))
             yield tile
         if len(self.tiles) > 1:
@@ -283,10 +287,7 @@ class _Work:
             self.first = [{DEPTHS[name]: own[name] for name in DEPTHS} for own in found]
             self.before = self.first
         else:
-            found = [
-                {**own, **by_depth(DEEP, before)}
-                for own, before in zip(found, self.before, strict=True)
-            ]
+            found = [{**own, **mixed} for own, mixed in zip(found, self.mixed, strict=True)]
         aims = [part.style.aims(look) for part in self.parts]
         self.transfers = {
             name: [
@@ -376,10 +377,15 @@ class _Work:
         top, left, bottom, right = (edge // 2 for edge in tile.seen)
         change = self.draft.at((top, left, bottom, right), view.base.device)
         drafted, photo = (
-            by_depth(DEEP, self.net.encoder.layers(x, DEEP.values()))
+            self.net.encoder.layers(x, DEEP.values())
             for x in (halved(view.base) + change, halved(view.pixels))
         )
-        return drafted, photo
+        return self._mixed(drafted, photo)
+
+    def _mixed(self, drafted: Mapping[str, Tensor], photo: Mapping[str, Tensor]) -> _Deep:
+        """What the second look sees at half the size, of features by the encoder's layer."""
+        beside = by_depth(DEEP, photo)
+        return self.net.with_photo(by_depth(DEEP, drafted), beside), beside
 
 
 def _add(sums: Sequence[dict[str, Sums]], features: Mapping[str, Tensor], view: View) -> None:
