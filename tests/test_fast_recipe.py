@@ -176,6 +176,8 @@ def test_a_step_takes_photos_and_styles_from_where_was_said(data: Path, tmp_path
         (["--enlarged", "nan"], "--enlarged is a number above 0, not nan"),
         (["--pairings", "0"], "--pairings is a number from 1 to --batch, not 0"),
         (["--smallest", "-1"], "--smallest is a number from 0 to 1, not -1"),
+        (["--momentum", "1"], "--momentum is a number from 0 to below 1, not 1.0"),
+        (["--half-life", "-1"], "--half-life is a number of pictures, not -1"),
         (["--smallest", "nan"], "--smallest is a number from 0 to 1, not nan"),
     ],
 )

@@ -87,7 +87,7 @@ class Options:
         momentum: share of the old gradients that Muon keeps. A step of a few pictures is mostly
             chance, and Muon makes chance as long as what is known: the smaller the batch, the more
             is to be kept.
-        half_life: of the average that is exported, in pictures, those of one pairing; 0 for a
+        half_life: of the average that is exported, in pictures, each pairing counted; 0 for a
             twelfth of the run, at most 4,000.
         linear: the rate of linear layers, which turn a style into gains, as a share of that: all
             their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
@@ -389,6 +389,8 @@ def _run(given: Namespace) -> None:
         raise ImpastoError(f"--enlarged is a number above 0, not {options.enlarged}")
     if not 0 <= options.momentum < 1:
         raise ImpastoError(f"--momentum is a number from 0 to below 1, not {options.momentum}")
+    if options.half_life < 0:
+        raise ImpastoError(f"--half-life is a number of pictures, not {options.half_life}")
     place = begin(given)
     with join(place.device) as world:
         _train(given, options, place, world)
@@ -398,7 +400,8 @@ def _train(given: Namespace, options: Options, place: Place, world: World) -> No
     """What each process does; the first one alone reads the pictures anew, and writes."""
     if not 1 <= options.pairings <= world.portion(options.batch):
         raise ImpastoError(
-            f"--pairings is a number from 1 to --batch for each process, not {options.pairings}"
+            f"--pairings is a number from 1 to --batch, not {options.pairings}; of several "
+            "processes each has its part of a batch"
         )
     if not world.first:
         world.share(b"")  # until the first has the pictures in the cache
