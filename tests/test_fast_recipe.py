@@ -178,6 +178,7 @@ def test_a_step_takes_photos_and_styles_from_where_was_said(data: Path, tmp_path
         (["--smallest", "-1"], "--smallest is a number from 0 to 1, not -1"),
         (["--momentum", "1"], "--momentum is a number from 0 to below 1, not 1.0"),
         (["--half-life", "-1"], "--half-life is a number of pictures, not -1"),
+        (["--flat", "0.9", "--banded", "0.3"], "--flat and --banded are shares of the styles"),
         (["--smallest", "nan"], "--smallest is a number from 0 to 1, not nan"),
     ],
 )
@@ -540,7 +541,7 @@ def test_two_processes_make_one_network(data: Path, tmp_path: Path) -> None:
         [sys.executable, "-m", "torch.distributed.run", *options, *run],
         check=True,
         timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     lines = (out / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["images"] for line in lines] == [4, 8]

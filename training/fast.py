@@ -205,8 +205,7 @@ class Recipe:
             ({"params": [p], "share": shares[p]} for p in matrices), momentum=options.momentum
         )
         self.adam = torch.optim.Adam([{"params": [p], "share": shares[p]} for p in others])
-        usual = min(4_000, options.images / 12)
-        self.average = Average(self.net, half_life=options.half_life or usual)
+        self.average = Average(self.net, options.half_life or min(4_000, options.images / 12))
         self.parts: dict[str, Part] = {
             "net": self.net,
             "muon": self.muon,
@@ -389,6 +388,8 @@ def _run(given: Namespace) -> None:
         raise ImpastoError(f"--enlarged is a number above 0, not {options.enlarged}")
     if not 0 <= options.momentum < 1:
         raise ImpastoError(f"--momentum is a number from 0 to below 1, not {options.momentum}")
+    if not (min(options.flat, options.banded) >= 0 and options.flat + options.banded <= 1):
+        raise ImpastoError("--flat and --banded are shares of the styles, together at most 1")
     if options.half_life < 0:
         raise ImpastoError(f"--half-life is a number of pictures, not {options.half_life}")
     place = begin(given)
@@ -400,8 +401,7 @@ def _train(given: Namespace, options: Options, place: Place, world: World) -> No
     """What each process does; the first one alone reads the pictures anew, and writes."""
     if not 1 <= options.pairings <= world.portion(options.batch):
         raise ImpastoError(
-            f"--pairings is a number from 1 to --batch, not {options.pairings}; of several "
-            "processes each has its part of a batch"
+            f"--pairings is a number from 1 to --batch, not {options.pairings} (in each process)"
         )
     if not world.first:
         world.share(b"")  # until the first has the pictures in the cache
@@ -420,7 +420,11 @@ def _train(given: Namespace, options: Options, place: Place, world: World) -> No
         recipe.step,
         Length(options.images, batch, given.log_every * batch, kept, options.seed),
         given.out,
-        config={**dataclasses.asdict(options), "pictures": pictures.key},
+        config={
+            **dataclasses.asdict(options),
+            "pictures": pictures.key,
+            "processes": world.size,  # each draws and cuts gradients by itself
+        },
         resume=given.resume,
         device=place.device,
         dtype=place.dtype,

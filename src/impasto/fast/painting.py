@@ -335,7 +335,7 @@ class _Work:
     def _see(self, look: int, tile: Tile) -> Seen:
         view = self._view(tile, SCALES[look], self.recolorings)
         if look == 0:
-            later = LATER if len(self.tiles) == 1 else KEPT  # in tiles the rest is found again
+            later = LATER if len(self.step_tiles) == 1 else KEPT  # in tiles the rest is found again
             found = self.net.encoder.layers(view.pixels, {*MOMENTS, *later})
             known = {name: found[name] for name in later}
             return Seen(view, view.base, by_depth(DEPTHS, found), known)

@@ -38,7 +38,7 @@ class Seen:
         base: the pixels that the look changes: in the styles' colours, and as the look before left
             them.
         features: of what it sees, by depth: the first look of the photo, the second of `base` the
-            shallowest alone, as the others are the draft's.
+            shallowest alone, as the others are of half the size.
         photo_features: those of the photo that are needed later, by layer; none in the second look.
     """
 
