@@ -131,12 +131,8 @@ def in_bands(x: Tensor) -> Tensor:
         wide = F.pad(profile[None], (soft // 2, soft // 2), mode="circular")
         profile = F.avg_pool1d(wide, soft, 1)[0]
         turns = torch.rand(()) if torch.rand(()) < 0.5 else torch.randint(0, 2, ()) / 2
-        axis = torch.arange(side, device=device, dtype=torch.float32)
-        row, column = torch.meshgrid(axis, axis, indexing="ij")
-        cos, sin = (turns * math.pi).cos(), (turns * math.pi).sin()
-        bend = torch.rand(()) * (torch.rand(()) < 0.4)
-        across = column * cos + row * sin + 12 * bend * ((row * cos - column * sin) / 40).sin()
-        shown = profile[:, (2 * across).long() % profile.shape[1]]
+        waves = waved(side, device, turns, torch.rand(()) * (torch.rand(()) < 0.4))
+        shown = profile[:, (2 * waves).long() % profile.shape[1]]
         grain = 0.02 * torch.rand(()) * torch.randn_like(shown)
         made.append((shown + grain).clamp(0, 1))
     return torch.stack(made)
@@ -144,14 +140,18 @@ def in_bands(x: Tensor) -> Tensor:
 
 def stripes(side: int, device: torch.device) -> Tensor:
     """Stripes of 3 to 11 px with as much between them, slightly bent: `(side, side)`, yes or no."""
-    axis = torch.arange(side, device=device, dtype=torch.float32)
     angle, period, bend = torch.rand(3, device=device)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    across = x * (angle * math.pi).cos() + y * (angle * math.pi).sin()
-    along = y * (angle * math.pi).cos() - x * (angle * math.pi).sin()
-    waves = across + 12 * bend * (along / 40).sin()
+    waves = waved(side, device, angle, bend)
     on: Tensor = (waves * math.pi / (3 + 8 * period)).sin() > 0
     return on
+
+
+def waved(side: int, device: torch.device, turns: Tensor, bend: Tensor) -> Tensor:
+    """How far a pixel is across, px, at so many half turns, in waves of 12 px where bend is 1."""
+    axis = torch.arange(side, device=device, dtype=torch.float32)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    cos, sin = (turns * math.pi).cos(), (turns * math.pi).sin()
+    return x * cos + y * sin + 12 * bend * ((y * cos - x * sin) / 40).sin()
 
 
 def outlined(flat: Tensor, label: Tensor) -> Tensor:

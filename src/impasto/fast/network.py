@@ -84,8 +84,8 @@ and what it gets of the photo beside that, by depth of what it paints: the encod
 the size. Draft and photo are encoded anyway, but in tiles once more."""
 
 PHOTO_SHARE: Final = 0.4
-"""How much of the photo is in what the second look transforms, before it learns. What it paints is
-about as far from the photo as that; the rest is the draft, whose marks it is to keep."""
+"""How much of the photo is in what the second look transforms, before it learns. What is painted
+comes out farther from the photo than that; the rest is the draft, whose marks it is to keep."""
 
 MOMENTS: Final = tuple(DEPTHS.values())
 """Whose moments make codes and fit them: of a style at half the size and in full, of photo and

@@ -195,8 +195,11 @@ class _Work:
                 found = self.net.encoder.layers(self._draft_at(tile, view), HALF)
                 photo = self.net.encoder.layers(view.pixels, DEEP.values())
             _add(sums, {name: found[name] for name in HALF}, view)
-            _add(mixed, self._mixed(found, photo)[0], view)
-            del found, photo
+            deep = self._mixed(found, photo)
+            _add(mixed, deep[0], view)
+            if len(self.tiles) == 1:
+                self.deep = deep
+            del found, photo, deep
             yield tile
         self.only = None
         energies = _found(self.energies)
@@ -209,8 +212,6 @@ class _Work:
         for tile in self.step_tiles:
             now = drafted or self._drafted(tile, self._see(0, tile))
             drafted = None
-            if len(self.tiles) == 1:
-                self.deep = self._mixed(now.features, now.photo_features)
             self.stepped.put(tile, cut(self._step(now, energies, styles), tile))
             yield tile
         if len(self.tiles) > 1:
