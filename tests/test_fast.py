@@ -16,16 +16,19 @@ from torch import Tensor, nn
 import pictures
 from impasto.encoder import Encoder
 from impasto.errors import SettingsError, WeightsError
-from impasto.fast.decoder import CODE, LEAST_GATE, MOST_GATE, Modulated
+from impasto.fast.decoder import CODE, LEAST_GATE, MOST_GATE, Modulated, doubled
 from impasto.fast.maps import Affine, mapped
 from impasto.fast.network import (
+    BESIDE,
     DEEP,
     DEPTHS,
     FORM,
+    HALF,
     LOOKS,
     MOMENTS,
     PHOTO_SHARE,
     STRIDE,
+    WHOLE,
     FastNetwork,
     StyleCode,
     by_depth,
@@ -333,18 +336,23 @@ def test_the_first_look_sees_the_photo_the_second_the_draft() -> None:
     for work in (lambda: net(x, style), lambda: painted(net, x, [Part(style)], None)):
         seen.clear()
         work()
-        assert len(seen) == 3  # between the looks the draft is, for its step
+        assert len(seen) == 3  # between the looks the draft is looked at
         assert torch.allclose(seen[0], F.avg_pool2d(x, 2))
         assert seen[1].shape == seen[0].shape
         assert (seen[1] - seen[0]).abs().mean() > 0.02
         assert seen[2].shape == x.shape
         assert (seen[2] - x).abs().mean() > 0.02
         _, features, _, _, beside = calls[-1]
-        for name, layer in DEEP.items():  # deep, of the draft as it was before its step, and of x
+        assert list(features) == list(DEPTHS)
+        for name, layer in WHOLE.items():
+            assert torch.allclose(features[name], layers(seen[2], {layer})[layer], atol=1e-5)
+        for name, layer in DEEP.items():  # of the draft and of the photo
             photo, drafted = (layers(each, {layer})[layer] for each in seen[:2])
             share = net.photo_shares[name][:, None, None]
             assert torch.allclose(features[name], torch.lerp(drafted, photo, share), atol=1e-5)
-            assert torch.allclose(beside[name], photo, atol=1e-5)
+        assert beside.keys() == BESIDE.keys()
+        for name, layer in BESIDE.items():
+            assert torch.allclose(beside[name], layers(seen[0], {layer})[layer], atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(230, 341), (63, 95), (48, 48)])  # 63 ends in half a pixel
@@ -443,9 +451,9 @@ def test_a_look_is_gated_by_what_it_sees_and_the_second_by_the_photo_too() -> No
     mask = torch.full((1, 1, 64, 96), 0.5)
     painted(net, x, [Part(style, mask)], None)
     assert len(calls) == 4  # of each look: in the style, then in the photo's own
-    half = net.encoder.everything(F.avg_pool2d(x, 2))
-    first, photo = by_depth(DEPTHS, half), by_depth(DEEP, half)
-    second = {"half": net.encoder.everything(x)["relu2_1"], **photo}
+    half = net.encoder.layers(F.avg_pool2d(x, 2), {*MOMENTS, *BESIDE.values()})
+    first, photo = by_depth(DEPTHS, half), by_depth(BESIDE, half)
+    second = {**net.seen_whole(x), "eighth": half["relu3_2"]}
     for number, seen in ((0, first), (1, first), (3, second)):
         for name, features in calls[number][1].items():
             assert torch.allclose(features, seen[name], atol=1e-5)
@@ -481,6 +489,21 @@ def test_a_look_is_gated_by_what_it_sees_and_the_second_by_the_photo_too() -> No
             change = gated
 
 
+@pytest.mark.parametrize("height", [16, 128, 144, 256, 272])
+def test_the_first_block_in_bands_is_the_one_at_once(height: int) -> None:
+    net, x = network(), torch.rand(2, 3, height, 48, requires_grad=True)
+    found = net.encoder.layers(x, {"relu2_1", "relu3_1"})  # in bands: the block is not asked for
+    whole = net.encoder.layers(x, {"relu1_2", "relu2_1", "relu3_1"})
+    expected = Encoder.load("slim")(x, ["relu2_1", "relu3_1"])
+    gradient, other = (
+        torch.autograd.grad(each["relu3_1"].sum(), x)[0] for each in (found, expected)
+    )
+    for name in found:
+        assert torch.allclose(found[name], expected[name], atol=1e-4)
+        assert torch.allclose(whole[name], expected[name], atol=1e-4)
+    assert torch.allclose(gradient, other, atol=1e-3)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_last_layers_in_bands_are_those_at_once(
     monkeypatch: pytest.MonkeyPatch, masked: bool
@@ -503,7 +526,7 @@ def test_the_last_layers_in_bands_are_those_at_once(
 def test_what_is_taken_of_the_photo_begins_at_0() -> None:
     fresh = FastNetwork(Encoder.load("slim"), WIDTHS)
     assert not list(fresh.decoder(0).take_beside)
-    assert sorted(fresh.decoder(1).take_beside) == sorted(DEEP)
+    assert sorted(fresh.decoder(1).take_beside) == sorted(BESIDE)
     assert all(not weight.any() for weight in fresh.decoder(1).take_beside.parameters())
     assert all(bool((share == PHOTO_SHARE).all()) for share in fresh.photo_shares.values())
 
@@ -531,7 +554,8 @@ def test_only_the_second_look_knows_the_style_in_full() -> None:
     assert torch.equal(codes[0], mixed_codes[0])
     assert (codes[1] - mixed_codes[1]).abs().max() > 1e-3
     assert mixed.aims(0) == one.aims(0)
-    assert mixed.aims(1)["half"] is other.whole["relu2_1"]
+    for name, layer in WHOLE.items():
+        assert mixed.aims(1)[name] is other.whole[layer]
     for name, layer in DEEP.items():
         assert mixed.aims(1)[name] is one.half[layer]
 
@@ -588,9 +612,9 @@ def test_nothing_beyond_the_halo_is_seen(look: int) -> None:
     if look == 0:
         features, beside = by_depth(DEPTHS, net.encoder.layers(x, MOMENTS)), {}
     else:
-        deeper = net.encoder.layers(F.avg_pool2d(x, 2), DEEP.values())
-        beside = by_depth(DEEP, deeper)
-        features = {"half": net.shallow(x), **beside}
+        small = net.encoder.layers(F.avg_pool2d(x, 2), BESIDE.values())
+        beside = by_depth(BESIDE, small)
+        features = {**net.seen_whole(x), **by_depth(DEEP, small)}
     decoder = net.decoder(look)
     taken = {name: decoder.take(name, each) for name, each in features.items()}
     change = decoder(taken, features, shades, net.noises(taken), beside)
@@ -719,6 +743,8 @@ def test_styles_blend_and_lend_their_strokes() -> None:
     alone = StyleCode.blended([first], [0.2])
     x = smooth(48, 64)
     assert torch.allclose(fast.stylize(x, alone), fast.stylize(x, first), atol=1e-5)
+    assert set(first.half) == set(HALF)
+    assert set(first.whole) == set(MOMENTS)
     lent = first.with_coarse(second)
     assert lent.colors is first.colors
     assert lent.deep is second.deep
@@ -730,6 +756,23 @@ def test_styles_blend_and_lend_their_strokes() -> None:
 
 def test_the_network_in_the_package_is_small() -> None:
     assert weights_path("fast").stat().st_size < 8e6
+
+
+def test_the_first_look_learns_from_what_the_second_sees_in_its_draft(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = network().requires_grad_()
+    photo, painting = smooth(64, 64), Picture(pictures.painting(64, 64)).tensor()
+    weight = net.decoder(0).out.conv.weight
+
+    def learnt() -> Tensor:
+        return torch.autograd.grad(net(photo, net.style(painting)).square().sum(), weight)[0]
+
+    whole = learnt()
+    monkeypatch.setattr("impasto.fast.network.doubled", lambda x: doubled(x).detach())
+    deep = learnt()  # not by pixels, which the second look changes
+    assert float(deep.abs().max()) > 0
+    assert not torch.allclose(whole, deep)
 
 
 def test_files_are_read_back_and_foreign_ones_refused(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ loss and the Gram matrices' distance on the bundled encoder, over what they are 
 itself, so that every pair counts as much; and the second variation, which keeps down a ripple. So
 one pass gives what many steps would. Beside it:
 
-- the same for the draft, at half the size: a second look that gets a picture, not a hint of one,
-  has less to do;
+- the same for the draft, at half the size, which is of use while the second look is not: in the end
+  a draft has to be good for what is made of it;
 - means and deviations of deep layers (Huang & Belongie 2017, eq. 12), which pull evenly at all
   channels;
 - in a share of the pictures the style is the photo itself, and the result has to be the photo
@@ -91,11 +91,9 @@ class Options:
             twelfth of the run, at most 4,000.
         linear: the rate of linear layers, which turn a style into gains, as a share of that: all
             their 256 inputs move a result at once (Karras et al. 2019, appendix C, take 0.01).
-        fit: the rate of the layers that fit a style's code to a photo, of those that say how long a
-            draft's step is, of those that take the photo's features for the second look, and of the
-            shares by which these are mixed with the draft's, likewise. The last of each, but for
-            the shares, begin at 0: at the rate of the others nothing comes of it in hundreds of
-            steps.
+        fit: the rate of the layers that fit a style's code to a photo, of those that take the
+            photo's features for the second look, and of the shares by which these are mixed with
+            the draft's, likewise. Some begin at 0: at the others' rate nothing comes of them.
         gates: the rate of the last layers that make gates, which begin at 0 as well, likewise.
         photos: how often a photo comes from which folder; see `chances`.
         styles: how often a style does.
@@ -106,7 +104,7 @@ class Options:
             of 256 px of squares of 512 px have the marks of 512 px and cost a quarter: so more
             pairs are seen.
         style: weight of the style loss, that of content being 1.
-        draft: weight of the draft's losses.
+        draft: weight of the draft's losses; at 0 it learns from what becomes of it alone.
         moments: weight of means and deviations.
         identity: weight of giving a photo back whose style is its own.
         own: share of the pictures whose style is their own, in a batch's first pairing.
@@ -193,7 +191,7 @@ class Recipe:
         }
         beside = self.net.decoder(1).take_beside
         mixes = self.net.photo_shares
-        for layers in (self.net.sight, self.net.fit, self.net.descent, beside, mixes):
+        for layers in (self.net.sight, self.net.fit, beside, mixes):
             shares |= dict.fromkeys(layers.parameters(), options.fit)
         for module in self.net.modules():
             if isinstance(module, Modulated):
@@ -265,7 +263,9 @@ class Recipe:
             draft, x = self.net.looks(photos.pictures, code)
         draft, x = draft.float(), x.float()
         painted, each = self._loss(x, photos.whole, styles.whole)
-        drafted, _ = self._loss(draft, photos.half, styles.half)
+        drafted = x.new_zeros(())
+        if options.draft:
+            drafted, _ = self._loss(draft, photos.half, styles.half)
         each["identity"] = (x - photos.pictures).abs().mean((1, 2, 3))
         loss = (
             painted

@@ -14,10 +14,8 @@ __all__ = [
     "Convolution",
     "Decoder",
     "Modulated",
-    "Shade",
     "doubled",
     "enlarged",
-    "mixed",
 ]
 
 CODE: Final = 256

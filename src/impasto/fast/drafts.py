@@ -11,9 +11,8 @@ from impasto.fast.tiles import Tile
 __all__ = ["Draft"]
 
 FINE: Final = 8192
-"""Of how many parts of the range a draft's change is kept as a number of 16 bits once its step was
-taken, for a photo in tiles: half the bytes of float32, and 0.02 of an 8-bit level. Before, it is
-kept in float32: rounded, it would have another gradient."""
+"""Of how many parts of the range a draft's change is kept as a number of 16 bits, for a photo in
+tiles: half the bytes of float32, and 0.02 of an 8-bit level."""
 
 MOST: Final = 3 * FINE
 """The largest such number: what a draft changes by more than 3 is cut off."""
@@ -35,21 +34,9 @@ class Draft:
 
     def put(self, tile: Tile, change: Tensor) -> None:
         """Keeps the change in a tile."""
-        self._put(slice(tile.top, tile.bottom), slice(tile.left, tile.right), change)
-
-    def _put(self, rows: slice, columns: slice, change: Tensor) -> None:
         if self._change.dtype == torch.int16:
             change = (change * FINE).round().clamp(-MOST, MOST)
-        self._change[..., rows, columns] = change
-
-    def rounded(self) -> "Draft":
-        """The same in half the bytes; see `FINE`."""
-        height, width = self._change.shape[-2:]
-        kept = Draft(height, width, exact=False)
-        for top in range(0, height, 256):  # not all at once, in float32
-            rows = slice(top, top + 256)
-            kept._put(rows, slice(None), self._change[..., rows, :])
-        return kept
+        self._change[..., tile.top : tile.bottom, tile.left : tile.right] = change
 
     def at(self, seen: tuple[int, int, int, int], device: torch.device) -> Tensor:
         """The change in this part, at its own size: `Tile.seen`."""

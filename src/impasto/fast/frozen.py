@@ -1,6 +1,6 @@
-"""The encoder as the one-pass network uses it: frozen, exportable, with a way back to pixels."""
+"""The encoder as the one-pass network uses it: frozen, and exportable."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Final
 
 import torch
@@ -14,11 +14,6 @@ __all__ = ["DEPTHS", "Frozen"]
 DEPTHS: Final = {"half": "relu2_1", "quarter": "relu3_1", "eighth": "relu4_1"}
 """Where the first look transforms features, and whose moments codes are fitted by: their
 resolution, as a share of what is seen, and the encoder's layer."""
-
-OPEN: Final = 0.02
-"""From which value on a ReLU is wholly open on the way back, where features are 1 on average. Below
-it opens gradually: so rounding, which differs from one machine to the next, opens and closes none.
-"""
 
 DEEPEST: Final = "relu4_1"
 """The encoder's last layer that is looked at."""
@@ -83,33 +78,3 @@ class Frozen(nn.Module):
         x = F.pad(x, (1, 1, above, below), mode="replicate")
         weight, bias = self.get_buffer(f"{layer}_weight"), self.get_buffer(f"{layer}_bias")
         return F.conv2d(x, weight, bias).relu_()
-
-    def everything(self, x: Tensor) -> dict[str, Tensor]:
-        """The features at all layers, as `gradient` needs them."""
-        return self.layers(x, self._layers)
-
-    def gradient(
-        self, found: dict[str, Tensor], seed: Callable[[str, Tensor], Tensor | float]
-    ) -> Tensor:
-        """With respect to pixels, of what has some gradients with respect to features.
-
-        But for two things: ReLUs open gradually (`OPEN`), and at the picture's border it is that of
-        convolutions padded with zeros.
-
-        Args:
-            found: as `everything` gave it; emptied on the way, as each layer is large.
-            seed: gives the gradient with respect to the features of a layer, by its name and them;
-                0 where nothing is compared.
-        """
-        g = torch.zeros(())
-        for layer in reversed(self._layers):
-            x = found.pop(layer)
-            g = seed(layer, x) + g
-            g = (x / OPEN).clamp_(max=1).mul_(g)
-            weight = self.get_buffer(f"{layer}_weight")
-            if layer.endswith("_1") and layer != self._layers[0]:  # pooled before
-                g = F.conv_transpose2d(g, weight / 4, padding=1)
-                g = F.interpolate(g, scale_factor=2.0, mode="nearest")
-            else:
-                g = F.conv_transpose2d(g, weight, padding=1)
-        return g / self.get_buffer("std")

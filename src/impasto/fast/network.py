@@ -1,9 +1,9 @@
 """The network that paints in one pass: recolour, then two looks, at half the size and in full.
 
-    photo ─┬─ recolour ────────────────────────────────────────────────── + ──────────┐
-           └─ ½ ─┬─── look ─ draft ─┬─ step ─ what they changed, twice ───┘           │
-                 │                  └─ encoder ─ what is seen of the draft, deep ─── look ─ painted
-                 └─ encoder ──────────────────── and of the photo, deep ──────────────┘
+    photo ─┬─ recolour ─────────────────────────────────────────── + ─────────────┐
+           └─ ½ ─┬─ look ─ draft ─┬─ what it changed, twice ───────┘              │
+                 │                └─ encoder ─ what is seen of the draft, deep ─ look ─ painted
+                 └─ encoder ────────────────── and of the photo, deep ────────────┘
 
     a look:  its pixels ─ encoder ─ shallow, 1/2 ─ transform ───────────────────┐
              deeper features, 1/4 ───────────────── transform ────────┐         │
@@ -12,16 +12,14 @@
 - The pixels get the mean and covariance of the style's colours first, in closed form: so the whole
   palette arrives, and the network spends nothing on it.
 - The first look sees the photo as it is: what is not yet painted has most of its content. It paints
-  a draft at half the size, which is compared with the style at half of its own. A step along the
-  objective's gradient corrects in the draft what could not be foreseen (`impasto.fast.descent`).
-  What both changed of the recoloured photo is added to it; so the photo's fine contours are still
-  there when the second look sees what the draft lacks of the style, and paints that.
+  a draft at half the size. What it changed of the recoloured photo is added to that; so the photo's
+  fine contours are still there when the second look sees what is still missing, and paints that.
 - The encoder is the one that the losses look with (`impasto.encoder`), frozen. Of what the second
-  look changes only the shallow features are found in full; the deep ones, `DEEP`, are those of the
-  draft before its step, for which they were found: they say nearly the same at a quarter of the
-  cost. At three depths the features get the style's second moments, which Gram matrices are made
-  of, by the map that moves them least (`statistics.moving_matrix`). What the decoder makes of them
-  is added to the pixels that the look changes, blurred: the recoloured ones, then those with the
+  look changes the features of `WHOLE` are found in full; the deep ones, `DEEP`, are those of the
+  draft, for which they have to be found as well: they say nearly the same at a quarter of the cost.
+  At three depths the features get the style's second moments, which Gram matrices are made of, by
+  the map that moves them least (`statistics.moving_matrix`). What the decoder makes of them is
+  added to the pixels that the look changes, blurred: the recoloured ones, then those with the
   draft's change.
 - The decoders' convolutions are modulated by a code of the style (Karras et al. 2020, section 2.2),
   which chooses among their filters, as the gains of conditional normalisation do (Dumoulin et al.
@@ -46,21 +44,21 @@ from torch import Tensor, nn
 
 from impasto.encoder import Encoder
 from impasto.fast.decoder import CODE, Convolution, Decoder, doubled, enlarged
-from impasto.fast.descent import KEPT, TAKEN, Descent, Seeds, energy, pulls
 from impasto.fast.frozen import DEPTHS, Frozen
 from impasto.fast.maps import Affine
 from impasto.fast.statistics import Statistics, blend, statistics
 
 __all__ = [
+    "BESIDE",
     "DEEP",
     "DEPTHS",
     "FORM",
     "HALF",
-    "LATER",
     "LOOKS",
     "MOMENTS",
     "PHOTO_SHARE",
     "STRIDE",
+    "WHOLE",
     "FastNetwork",
     "StyleCode",
     "by_depth",
@@ -70,18 +68,24 @@ __all__ = [
 LOOKS: Final = 2
 """How often a picture is looked at: at half the size, then in full."""
 
-FORM: Final = "9"
+FORM: Final = "10"
 """What a file of weights says it is for. The first form looked once; of the second the first look
 saw recoloured pixels; of the third a code was of the style alone, and features were
 divided by nothing but their own size; in the fourth there were no gates, in the fifth drafts stayed
 as they were painted; of the sixth the second look encoded all that it saw in full; in the seventh
 it saw nothing of the photo itself, and features were whitened and coloured; in the eighth it
-transformed the draft's deep features alone."""
+transformed the draft's deep features alone; in the ninth a draft took a step along the objective's
+gradient, and the second look saw less in full."""
 
-DEEP: Final = {"quarter": "relu2_2", "eighth": "relu3_2"}
-"""What the second look transforms of the draft, as it was before its step, and of the photo, mixed,
-and what it gets of the photo beside that, by depth of what it paints: the encoder's layer, of half
-the size. Draft and photo are encoded anyway, but in tiles once more."""
+WHOLE: Final = {"half": DEPTHS["half"], "quarter": DEPTHS["quarter"]}
+"""What the second look sees in full, by depth of what it paints: the encoder's layer."""
+
+DEEP: Final = {"eighth": "relu3_2"}
+"""What it transforms of the draft and the photo, mixed, likewise: of half the size. Both are
+encoded anyway, but in tiles once more."""
+
+BESIDE: Final = {"quarter": "relu2_2", **DEEP}
+"""What it gets of the photo by itself, likewise, of half the size: all that is mixed, and more."""
 
 PHOTO_SHARE: Final = 0.4
 """How much of the photo is in what the second look transforms, before it learns. What is painted
@@ -91,11 +95,8 @@ MOMENTS: Final = tuple(DEPTHS.values())
 """Whose moments make codes and fit them: of a style at half the size and in full, of photo and
 draft at half the size."""
 
-HALF: Final = tuple(sorted({*MOMENTS, *DEEP.values(), *TAKEN}))
-"""Whose statistics are taken of a style, and of a draft, at half the size."""
-
-LATER: Final = tuple(sorted({*KEPT, *DEEP.values()}))
-"""Of which layers the photo's features, at half the size, are needed after the first look."""
+HALF: Final = tuple(sorted({*MOMENTS, *DEEP.values()}))
+"""Whose statistics are taken of a style, and what is found of a draft, at half the size."""
 
 SIGHT: Final = 64
 """How many numbers tell how the moments of the photo, or of its draft, compare with the style's."""
@@ -106,6 +107,9 @@ features are 1 on average."""
 
 STRIDE: Final = 32
 """Sides have to be multiples of it, px: those of the draft are multiples of 16."""
+
+PLACES: Final = 176
+"""Channels between the two layers that see what a style's code is made of."""
 
 NOISE: Final = 256
 """Side of the tile of noise, positions; it is repeated over larger pictures."""
@@ -151,15 +155,14 @@ class StyleCode:
     def with_coarse(self, coarse: "StyleCode") -> "StyleCode":
         """The fine texture and the colours of this style, with the strokes of another."""
         fine = DEPTHS["half"]
-        half = {**coarse.half, "relu1_2": self.half["relu1_2"]}  # as fine as that in full
         whole = {**coarse.whole, fine: self.whole[fine]}
-        return StyleCode(self.colors, half, whole, coarse.deep)
+        return StyleCode(self.colors, coarse.half, whole, coarse.deep)
 
     def aims(self, look: int) -> dict[str, Statistics]:
         """What the features that a look transforms are brought to, by depth."""
         if look == 0:
             return by_depth(DEPTHS, self.half)
-        return {"half": self.whole[DEPTHS["half"]], **by_depth(DEEP, self.half)}
+        return {**by_depth(WHOLE, self.whole), **by_depth(DEEP, self.half)}
 
 
 class FastNetwork(nn.Module):
@@ -182,18 +185,18 @@ class FastNetwork(nn.Module):
         super().__init__()
         self.encoder = Frozen(encoder)
         channels = self.encoder.channels
-        deep = by_depth(DEEP, channels)
-        self.decoders = nn.ModuleList((
-            Decoder(by_depth(DEPTHS, channels), widths, {}),
-            Decoder({"half": channels[DEPTHS["half"]], **deep}, widths, deep),
-        ))  # fmt: skip
+        self.decoders = nn.ModuleList(
+            (
+                Decoder(by_depth(DEPTHS, channels), widths, {}),
+                Decoder(by_depth(WHOLE | DEEP, channels), widths, by_depth(BESIDE, channels)),
+            )
+        )
         self.photo_shares = nn.ParameterDict({
             depth: nn.Parameter(torch.full((count,), PHOTO_SHARE))
-            for depth, count in deep.items()
+            for depth, count in by_depth(DEEP, channels).items()
         })  # fmt: skip
-        self.descent = Descent()
         self.deep = nn.Sequential(
-            Convolution(channels[DEPTHS["eighth"]], 192, stride=2), Convolution(192, CODE)
+            Convolution(channels[DEPTHS["eighth"]], PLACES, stride=2), Convolution(PLACES, CODE)
         )
         moments = 2 * sum(channels[layer] for layer in MOMENTS)
         self.code = nn.Sequential(
@@ -310,31 +313,25 @@ class FastNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Both looks: the draft, `(N, 3, H/2, W/2)`, and what `forward` gives.
 
-        The draft is that after its step, and may be outside of [0, 1] as well. For the rest see
-        `forward`.
+        The draft may be outside of [0, 1] as well. For the rest see `forward`.
         """
         own = self._statistics(photo, weight)
         base = Affine.recoloring(own, style.colors)(photo).clamp(0, 1)
         small = halved(base)
-        found = self.encoder.layers(halved(photo), {*MOMENTS, *LATER})
+        found = self.encoder.layers(halved(photo), {*MOMENTS, *BESIDE.values()})
         first = {layer: self._statistics(found[layer], weight) for layer in MOMENTS}
         code = self.modulation(style, 0, first, first)
         features, seen = by_depth(DEPTHS, found), by_depth(DEPTHS, first)
         draft = self._painted(0, features, seen, small, style, code, {})
-        with torch.no_grad():  # it is used, and not learnt from
-            drafted = self.encoder.everything(draft)
-            before = {name: self._statistics(drafted[name], weight) for name in HALF}
-            deeper = by_depth(DEEP, drafted)  # the gradient empties what is drafted
-            energies = {name: self._statistics(energy(found[name]), weight) for name in KEPT}
-            shares = {name: [1.0] for name in TAKEN}
-            seeds = Seeds(found, energies, [pulls(before, style.half)], shares)
-            gradient = self.encoder.gradient(drafted, seeds)
-        draft = draft + self.descent(gradient.float(), [(code, 1.0)])
+        drafted = self.encoder.layers(draft, HALF)
+        with torch.no_grad():  # codes do not learn from it
+            before = {name: self._statistics(drafted[name], weight) for name in MOMENTS}
         second = base + doubled(draft - small)
-        beside = by_depth(DEEP, found)
-        features = {"half": self.shallow(second), **self.with_photo(deeper, beside)}
+        deep = self.with_photo(by_depth(DEEP, drafted), by_depth(DEEP, found))
+        features = {**self.seen_whole(second), **deep}
         seen = {name: self._statistics(x, weight) for name, x in features.items()}
         code = self.modulation(style, 1, first, before)
+        beside = by_depth(BESIDE, found)
         return draft, self._painted(1, features, seen, second, style, code, beside)
 
     def with_photo(
@@ -346,10 +343,9 @@ class FastNetwork(nn.Module):
             for depth, x in drafted.items()
         }
 
-    def shallow(self, x: Tensor) -> Tensor:
-        """What the second look encodes of the pixels that it changes."""
-        layer = DEPTHS["half"]
-        return self.encoder.layers(x, {layer})[layer]
+    def seen_whole(self, x: Tensor) -> dict[str, Tensor]:
+        """What the second look sees of the pixels that it changes, by depth."""
+        return by_depth(WHOLE, self.encoder.layers(x, WHOLE.values()))
 
     def _painted(
         self,

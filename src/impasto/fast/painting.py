@@ -2,13 +2,12 @@
 
 What a pixel becomes depends on its neighbourhood, and on the whole photo only through statistics:
 of its colours, and of the features of both looks and of the draft. So a photo is gone through for
-its colours, then for each look two or three times, and between them twice for the draft's step,
-each time in tiles with a halo as wide as is seen; what the draft changes is kept, at half the size,
-as it was before its step and as it is after it.
+its colours, then for each look two or three times, and between them once for the draft, each time
+in tiles with a halo as wide as is seen; what the draft changes is kept, at half the size.
 The result is that of one tile as large as the photo, but for rounding.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -17,14 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.errors import SettingsError
-from impasto.fast.descent import KEPT, TAKEN, Seeds, energy, pulls, stride_of
 from impasto.fast.drafts import Draft
 from impasto.fast.maps import Affine, Share, mapped
 from impasto.fast.network import (
+    BESIDE,
     DEEP,
     DEPTHS,
     HALF,
-    LATER,
     MOMENTS,
     STRIDE,
     FastNetwork,
@@ -35,12 +33,9 @@ from impasto.fast.network import (
 )
 from impasto.fast.statistics import Statistics, Sums
 from impasto.fast.tiles import Tile, area, cut, tiles
-from impasto.fast.views import Drafted, Seen, View, pooled, take
+from impasto.fast.views import Seen, View, pooled, take
 
 __all__ = ["Done", "Part", "paint"]
-
-STEP_DEPTHS: Final = {name: stride_of(name).bit_length() - 1 for name in TAKEN}
-"""How often a layer that a draft's step compares is halved."""
 
 FAINTEST: Final = 1e-6
 """A mask that is below it everywhere is taken for 0."""
@@ -107,11 +102,7 @@ class _Work:
         self.tiles = list(tiles(*size, side))
         half = (whole[0] // 2, whole[1] // 2)
         self.half_tiles = list(tiles(*half, side, STRIDE // 2))
-        least = side if side is None or side <= 256 else side // 2
-        self.step_tiles = list(tiles(*half, least, STRIDE // 2))  # they keep all their features
-        self.draft = Draft(*half, exact=True)
-        self.stepped = Draft(*half, exact=len(self.tiles) == 1)
-        self.energies = {name: Sums() for name in KEPT}
+        self.draft = Draft(*half, exact=len(self.tiles) == 1)
         self.only: Seen | None = None  # what the first look saw, if in one tile
         self.deep: _Deep | None = None  # what the second sees at half the size, then
 
@@ -119,9 +110,9 @@ class _Work:
         """Paints; yields how far it is."""
         passes = 3 if self._keeps_own() else 2
         looked = [*self.tiles, *self.half_tiles]
-        steps = len(self.tiles) + passes * len(looked) + 2 * len(self.step_tiles)
+        steps = len(self.tiles) + passes * len(looked) + len(self.half_tiles)
         total = COLORS * sum(map(area, self.tiles)) + passes * sum(map(area, looked))
-        total += 2 * sum(map(area, self.step_tiles))
+        total += sum(map(area, self.half_tiles))
         done = 0.0
         for step, work in enumerate(self._steps(write), 1):
             done += work
@@ -136,7 +127,7 @@ class _Work:
                 base, painted = made
                 self.draft.put(tile, cut(painted - base, tile))
             yield area(tile)
-        for tile in self._descend():
+        for tile in self._look_at_draft():
             yield area(tile)
         for tile, made in self._look(1, self.tiles):
             if made is not None:
@@ -175,26 +166,24 @@ class _Work:
             if len(tiled) > 1:
                 seen = None  # too large to be kept; one tile is not looked at twice
             yield tile, None
-        if look == 0 and len(self.step_tiles) == 1:
+        if look == 0:
             self.only = seen
         self._aim(look, [_found(each) for each in sums])
         for tile in tiled:
             yield tile, self._painted(look, tile, seen or self._see(look, tile))
 
-    def _descend(self) -> Iterator[Tile]:
-        """Takes the draft a step downhill; see `impasto.fast.descent`."""
+    def _look_at_draft(self) -> Iterator[Tile]:
+        """Finds the draft's moments, and those of what the second look makes of it."""
         sums: list[dict[str, Sums]] = [{} for _ in self.parts]
         mixed: list[dict[str, Sums]] = [{} for _ in self.parts]
-        drafted = None
-        for tile in self.step_tiles:
+        for tile in self.half_tiles:
             if self.only:
-                drafted = self._drafted(tile, self.only)
-                view, found, photo = self.only.view, drafted.features, drafted.photo_features
+                view, photo = self.only.view, self.only.photo_features
             else:
                 view = self._view(tile, 2, self.recolorings)
-                found = self.net.encoder.layers(self._draft_at(tile, view), HALF)
-                photo = self.net.encoder.layers(view.pixels, DEEP.values())
-            _add(sums, {name: found[name] for name in HALF}, view)
+                photo = self.net.encoder.layers(view.pixels, BESIDE.values())
+            found = self._see_draft(tile.seen, view.base, HALF)
+            _add(sums, {name: found[name] for name in MOMENTS}, view)
             deep = self._mixed(found, photo)
             _add(mixed, deep[0], view)
             if len(self.tiles) == 1:
@@ -202,53 +191,8 @@ class _Work:
             del found, photo, deep
             yield tile
         self.only = None
-        energies = _found(self.energies)
         self.before = [_found(each) for each in sums]
         self.mixed = [_found(each) for each in mixed]
-        styles = [
-            pulls(before, part.style.half)
-            for before, part in zip(self.before, self.parts, strict=True)
-        ]
-        for tile in self.step_tiles:
-            now = drafted or self._drafted(tile, self._see(0, tile))
-            drafted = None
-            self.stepped.put(tile, cut(self._step(now, energies, styles), tile))
-            yield tile
-        if len(self.tiles) > 1:
-            self.draft = self.draft.rounded()
-
-    def _draft_at(self, tile: Tile, view: View) -> Tensor:
-        """The pixels of the draft that are seen for a tile."""
-        return view.base + self.draft.at(tile.seen, view.base.device)
-
-    def _drafted(self, tile: Tile, seen: Seen) -> Drafted:
-        """The draft in a tile, of which the first look saw this."""
-        draft = self._draft_at(tile, seen.view)
-        return Drafted(seen.view, draft, self.net.encoder.everything(draft), seen.photo_features)
-
-    def _step(
-        self,
-        drafted: Drafted,
-        energies: Mapping[str, Statistics],
-        styles: Sequence[Mapping[str, Affine]],
-    ) -> Tensor:
-        """What the draft changes of the recoloured photo after the step.
-
-        How much of the objective is each style's goes by their masks, over the sum of these; how
-        much of the step is taken, by that sum.
-        """
-        where: list[Share] = [1.0 if mask is None else mask for mask in drafted.view.masks]
-        whole: Share = sum(where[1:], where[0])
-        total = whole if isinstance(whole, float) else whole.clamp(min=FAINTEST)
-        where = [share / total for share in where]
-        shares = {
-            name: [m if isinstance(m, float) else pooled(m, depth) for m in where]
-            for name, depth in STEP_DEPTHS.items()
-        }
-        seeds = Seeds(drafted.photo_features, energies, styles, shares)
-        gradient = self.net.encoder.gradient(drafted.features, seeds)
-        step: Tensor = self.net.descent(gradient, list(zip(self.codes, where, strict=True)))
-        return drafted.pixels - drafted.view.base + self.amount * whole * step
 
     def _find_own(self, look: int, tiled: Sequence[Tile]) -> Iterator[tuple[Tile, None]]:
         """Finds the code of the photo's own style for a look, where that counts; else None."""
@@ -277,9 +221,6 @@ class _Work:
         """Looks at a tile and adds its features to what is known of the parts."""
         seen = self._see(look, tile)
         _add(sums, seen.features, seen.view)
-        if look == 0:
-            for name in KEPT:
-                take(self.energies[name], energy(seen.photo_features[name]), seen.view, None)
         return seen
 
     def _aim(self, look: int, found: Sequence[Mapping[str, Statistics]]) -> None:
@@ -336,12 +277,12 @@ class _Work:
     def _see(self, look: int, tile: Tile) -> Seen:
         view = self._view(tile, SCALES[look], self.recolorings)
         if look == 0:
-            later = LATER if len(self.step_tiles) == 1 else KEPT  # in tiles the rest is found again
+            later = BESIDE.values() if len(self.half_tiles) == 1 else ()  # or found once more
             found = self.net.encoder.layers(view.pixels, {*MOMENTS, *later})
             known = {name: found[name] for name in later}
             return Seen(view, view.base, by_depth(DEPTHS, found), known)
-        base = view.base + self.stepped.enlarged(tile.seen, view.base.device)
-        return Seen(view, base, {"half": self.net.shallow(base)}, {})
+        base = view.base + self.draft.enlarged(tile.seen, view.base.device)
+        return Seen(view, base, self.net.seen_whole(base), {})
 
     def _painted(self, look: int, tile: Tile, seen: Seen) -> tuple[Tensor, Tensor]:
         """The pixels that a look changes, and what it makes of them."""
@@ -366,7 +307,8 @@ class _Work:
         # no style counts, the photo does not change.
         photo = seen.view.pixels
         if look == 1:
-            features = {"half": self.net.shallow(photo), **beside}
+            features = {**self.net.seen_whole(photo), **{name: beside[name] for name in DEEP}}
+        del taken  # as large as what follows
         taken = {name: decoder.take(name, x) for name, x in features.items()}
         own = {name: [(self.own, 1.0)] for name in DEPTHS}
         kept: Tensor = blurred(photo) + decoder(taken, features, own, noise, beside)
@@ -374,19 +316,22 @@ class _Work:
         return seen.base, painted + left * (photo - kept)
 
     def _see_deep(self, tile: Tile, view: View) -> _Deep:
-        """What the second look sees at half the size for a tile; the draft's before its step."""
+        """What the second look sees at half the size for a tile."""
         top, left, bottom, right = (edge // 2 for edge in tile.seen)
-        change = self.draft.at((top, left, bottom, right), view.base.device)
-        drafted, photo = (
-            self.net.encoder.layers(x, DEEP.values())
-            for x in (halved(view.base) + change, halved(view.pixels))
-        )
-        return self._mixed(drafted, photo)
+        small = (top, left, bottom, right)
+        drafted = self._see_draft(small, halved(view.base), DEEP.values())
+        return self._mixed(drafted, self.net.encoder.layers(halved(view.pixels), BESIDE.values()))
+
+    def _see_draft(
+        self, seen: tuple[int, int, int, int], base: Tensor, wanted: Collection[str]
+    ) -> dict[str, Tensor]:
+        """Features of the draft, of which `base` is the recoloured photo, where that was seen."""
+        return self.net.encoder.layers(base + self.draft.at(seen, base.device), wanted)
 
     def _mixed(self, drafted: Mapping[str, Tensor], photo: Mapping[str, Tensor]) -> _Deep:
         """What the second look sees at half the size, of features by the encoder's layer."""
-        beside = by_depth(DEEP, photo)
-        return self.net.with_photo(by_depth(DEEP, drafted), beside), beside
+        deep = self.net.with_photo(by_depth(DEEP, drafted), by_depth(DEEP, photo))
+        return deep, by_depth(BESIDE, photo)
 
 
 def _add(sums: Sequence[dict[str, Sums]], features: Mapping[str, Tensor], view: View) -> None:

@@ -11,7 +11,7 @@ from impasto.fast.network import STRIDE
 __all__ = ["HALO", "Tile", "area", "cut", "tiles"]
 
 HALO: Final = 96
-"""How far a look sees, and a draft's step, px of its own, rounded up to a multiple of `STRIDE`."""
+"""How far a look sees, px of its own, rounded up to a multiple of `STRIDE`."""
 
 
 @dataclass(frozen=True)

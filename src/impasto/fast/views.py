@@ -8,7 +8,7 @@ from torch import Tensor
 
 from impasto.fast.statistics import Sums, statistics
 
-__all__ = ["Drafted", "Seen", "View", "pooled", "take"]
+__all__ = ["Seen", "View", "pooled", "take"]
 
 
 @dataclass(frozen=True)
@@ -37,31 +37,15 @@ class Seen:
         view: what was read.
         base: the pixels that the look changes: in the styles' colours, and as the look before left
             them.
-        features: of what it sees, by depth: the first look of the photo, the second of `base` the
-            shallowest alone, as the others are of half the size.
-        photo_features: those of the photo that are needed later, by layer; none in the second look.
+        features: of what it sees, by depth: the first look of the photo, the second of `base` those
+            that it sees in full.
+        photo_features: those of the photo that are needed later, by layer; none in the second look,
+            nor in several tiles, where they are found once more.
     """
 
     view: View
     base: Tensor
     features: Mapping[str, Tensor]
-    photo_features: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Drafted:
-    """A tile of the draft.
-
-    Attributes:
-        view: what was read of the photo.
-        pixels: of the draft, `(1, 3, h, w)`.
-        features: of these, at all layers of the encoder.
-        photo_features: see `Seen`.
-    """
-
-    view: View
-    pixels: Tensor
-    features: dict[str, Tensor]
     photo_features: Mapping[str, Tensor]
 
 
